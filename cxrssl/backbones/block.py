@@ -1,0 +1,93 @@
+"""A transformer block that takes crops of several sizes and skips work for dropped residuals."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import Block
+from torch import Tensor
+
+__all__ = ["PackedBlock", "draw_subset"]
+
+
+def draw_subset(n: int, rate: float, device: torch.device) -> Tensor:
+    """Return the images (k,) of a batch of n that keep their residual, k = max(int(n (1 - rate)), 1)."""
+    keep = max(int(n * (1 - rate)), 1)
+    return torch.randperm(n, device=device)[:keep]
+
+
+class PackedBlock(Block):  # type: ignore[misc]
+    """timm's pre-norm block over a list of token groups, with batch-subset stochastic depth.
+
+    Stochastic depth (DINOv2): each residual branch is computed for a random subset of the images
+    only and scaled up by n / k, which saves its cost for the others. Every group draws its own
+    subset, and so do the attention and the MLP. With one image nothing is dropped.
+
+    Packing: norms and linear layers act on all tokens of all groups in one call; attention runs
+    group by group. The result equals that of separate calls.
+
+    Attributes:
+        drop_rate: Share of residuals dropped in training.
+        packed: Whether groups share the calls of norms and linear layers.
+    """
+
+    drop_rate: float = 0.0
+    packed: bool = False
+
+    def forward(self, x: Tensor | list[Tensor], **attention: object) -> Tensor | list[Tensor]:
+        """Apply the block to tokens (B, N, D) or to a list of groups of them."""
+        if isinstance(x, Tensor):
+            if attention.get("attn_mask") is not None or attention.get("is_causal"):
+                masked: Tensor = super().forward(x, **attention)
+                return masked
+            return self._residuals([x])[0]
+        return self._residuals(x)
+
+    def _residuals(self, groups: list[Tensor]) -> list[Tensor]:
+        groups = self._add(groups, self._attention)
+        return self._add(groups, self._mlp)
+
+    def _add(
+        self, groups: list[Tensor], branch: Callable[[list[Tensor]], list[Tensor]]
+    ) -> list[Tensor]:
+        if not (self.training and self.drop_rate > 0):
+            return [x + y for x, y in zip(groups, branch(groups), strict=True)]
+        subsets = [draw_subset(len(x), self.drop_rate, x.device) for x in groups]
+        kept = branch([x[rows] for x, rows in zip(groups, subsets, strict=True)])
+        return [
+            torch.index_add(x, 0, rows, y.to(x.dtype), alpha=len(x) / len(rows))
+            for x, rows, y in zip(groups, subsets, kept, strict=True)
+        ]
+
+    def _attention(self, groups: list[Tensor]) -> list[Tensor]:
+        if not self.packed or len(groups) == 1:
+            return [self.ls1(self.attn(self.norm1(x))) for x in groups]
+        attn = self.attn
+        qkv = attn.qkv(self.norm1(_pack(groups)))
+        mixed = []
+        for group, x in zip(_unpack(qkv, groups), groups, strict=True):
+            q, k, v = group.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+            out = F.scaled_dot_product_attention(
+                attn.q_norm(q),
+                attn.k_norm(k),
+                v,
+                dropout_p=attn.attn_drop.p if self.training else 0.0,
+            )
+            mixed.append(out.transpose(1, 2).reshape(*x.shape[:2], -1))
+        out = attn.proj_drop(attn.proj(attn.norm(_pack(mixed))))
+        return _unpack(self.ls1(out), groups)
+
+    def _mlp(self, groups: list[Tensor]) -> list[Tensor]:
+        if not self.packed or len(groups) == 1:
+            return [self.ls2(self.mlp(self.norm2(x))) for x in groups]
+        return _unpack(self.ls2(self.mlp(self.norm2(_pack(groups)))), groups)
+
+
+def _pack(groups: list[Tensor]) -> Tensor:
+    return torch.cat([x.flatten(0, 1) for x in groups])
+
+
+def _unpack(tokens: Tensor, like: list[Tensor]) -> list[Tensor]:
+    sizes = [x.shape[0] * x.shape[1] for x in like]
+    parts = tokens.split(sizes)
+    return [part.unflatten(0, x.shape[:2]) for part, x in zip(parts, like, strict=True)]

@@ -1,0 +1,310 @@
+"""The vision transformer of every objective: timm's, with tokens masked, kept or packed."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import timm
+import torch
+from timm.layers import SwiGLUPacked
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from cxrssl.backbones.block import PackedBlock
+from cxrssl.backbones.positions import Interpolation, resample_positions, sincos_positions
+from cxrssl.backbones.tokens import Tokens
+
+__all__ = ["ViT"]
+
+_SHORT_NAMES = {
+    "vit_tiny": "vit_tiny_patch16_224",
+    "vit_small": "vit_small_patch16_224",
+    "vit_base": "vit_base_patch16_224",
+    "vit_large": "vit_large_patch16_224",
+    "vit_huge": "vit_huge_patch14_224",
+    "vit_giant": "vit_giant_patch14_dinov2",
+}
+
+
+class ViT(nn.Module):
+    """A timm ``VisionTransformer`` without its classifier, with our own way through it.
+
+    Positions are added to masked patches and to the class token, never to registers (DINOv2). The
+    table is resampled when an image has another size, so any multiple of the patch size will do.
+
+    Args:
+        name: ``vit_tiny``, ``vit_small``, ``vit_base``, ``vit_large``, ``vit_huge``, ``vit_giant``,
+            or the name of any timm model of class ``VisionTransformer``.
+        img_size: Side in pixels of the square images that the position table is made for.
+        patch_size: Side of a patch in pixels; the named model's own if left out.
+        in_chans: Channels of the images.
+        registers: Number of register tokens (Darcet et al., 2023).
+        class_token: Whether there is a class token.
+        class_position: Whether the class token has a position of its own, as in DINOv2.
+        position: ``learned``, or ``sincos`` for the fixed table.
+        interpolation: How the table is resampled; see :func:`resample_positions`.
+        width: Width D instead of the named model's.
+        depth: Number of blocks instead of the named model's.
+        heads: Number of attention heads instead of the named model's.
+        ffn: ``mlp`` or ``swiglu`` with DINOv2's hidden width; the named model's own if left out.
+        layer_scale: Initial value of the residual scales; the named model's own if left out.
+        drop_path: Rate of batch-subset stochastic depth.
+        drop_path_shape: ``uniform`` over the blocks as in DINOv2, or ``linear`` from 0.
+        packed: Whether crops of several sizes share one call of norms and linear layers. By default
+            they do on a GPU and not on a CPU, where it gains nothing.
+        activation_checkpointing: Whether blocks are recomputed in the backward pass to save memory.
+        weights: File with pretrained weights; see :func:`load_backbone_weights`.
+
+    Raises:
+        ValueError: If the model is not a VisionTransformer or the sizes do not fit.
+        InputError: If the weights do not fit.
+    """
+
+    def __init__(
+        self,
+        name: str = "vit_base",
+        *,
+        img_size: int = 224,
+        patch_size: int | None = None,
+        in_chans: int = 1,
+        registers: int = 0,
+        class_token: bool = True,
+        class_position: bool = True,
+        position: Literal["learned", "sincos"] = "learned",
+        interpolation: Interpolation = "offset",
+        width: int | None = None,
+        depth: int | None = None,
+        heads: int | None = None,
+        ffn: Literal["mlp", "swiglu"] | None = None,
+        layer_scale: float | None = None,
+        drop_path: float = 0.0,
+        drop_path_shape: Literal["uniform", "linear"] = "uniform",
+        packed: bool | None = None,
+        activation_checkpointing: bool = False,
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.arguments: dict[str, Any] = {
+            "name": name,
+            "img_size": img_size,
+            "patch_size": patch_size,
+            "in_chans": in_chans,
+            "registers": registers,
+            "class_token": class_token,
+            "class_position": class_position,
+            "position": position,
+            "interpolation": interpolation,
+            "width": width,
+            "depth": depth,
+            "heads": heads,
+            "ffn": ffn,
+            "layer_scale": layer_scale,
+        }
+        self.interpolation: Interpolation = interpolation
+        self.packed = packed
+        self.activation_checkpointing = activation_checkpointing
+        self.pretrained_mask_token: Tensor | None = None
+        self.vit = _build(self.arguments)
+        self.embed_dim: int = self.vit.embed_dim
+        self.patch_size: int = self.vit.patch_embed.patch_size[0]
+        self.grid: tuple[int, int] = tuple(self.vit.patch_embed.grid_size)
+        self.n_registers = registers
+        self.class_position = class_token and class_position
+        self.vit.pos_embed = self._position_table(position)
+        self._set_drop_path(drop_path, drop_path_shape)
+        if weights is not None:
+            from cxrssl.backbones.weights import load_backbone_weights
+
+            load_backbone_weights(self, weights)
+
+    def _position_table(self, position: str) -> nn.Parameter:
+        rows = self.grid[0] * self.grid[1]
+        learned = torch.empty(1, rows + int(self.class_position), self.embed_dim)
+        nn.init.trunc_normal_(learned, std=0.02)
+        if position == "learned":
+            return nn.Parameter(learned)
+        table = sincos_positions(self.embed_dim, self.grid)
+        if self.class_position:
+            table = torch.cat([torch.zeros(1, 1, self.embed_dim), table], dim=1)
+        return nn.Parameter(table, requires_grad=False)
+
+    def _set_drop_path(self, rate: float, shape: str) -> None:
+        if not 0 <= rate < 1:
+            raise ValueError(f"drop_path must be in [0, 1), got {rate}")
+        last = max(len(self.vit.blocks) - 1, 1)
+        for number, block in enumerate(self.vit.blocks):
+            block.drop_rate = rate if shape == "uniform" else rate * number / last
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
+        keep: Tensor | None = None,
+    ) -> Tokens:
+        """Encode images.
+
+        Args:
+            x: (B, C, H, W), sides multiples of the patch size.
+            mask: (B, N) bool; True where the mask token takes the patch's place.
+            mask_token: (D,) or (1, D), needed with ``mask``.
+            keep: (B, K) long; only these patches are encoded, the others cost nothing.
+        """
+        return self.forward_many([x], masks=[mask], mask_token=mask_token, keeps=[keep])[0]
+
+    def forward_many(
+        self,
+        inputs: Sequence[Tensor],
+        masks: Sequence[Tensor | None] | None = None,
+        mask_token: Tensor | None = None,
+        keeps: Sequence[Tensor | None] | None = None,
+    ) -> list[Tokens]:
+        """Encode several batches of images, which may differ in size, in one pass over the blocks.
+
+        Args:
+            inputs: Batches (B_i, C, H_i, W_i).
+            masks: One mask (B_i, N_i) or None for each batch.
+            mask_token: See :meth:`forward`.
+            keeps: One tensor (B_i, K_i) or None for each batch.
+        """
+        masks = masks or [None] * len(inputs)
+        keeps = keeps or [None] * len(inputs)
+        embedded = [
+            self._embed(x, mask, mask_token, keep)
+            for x, mask, keep in zip(inputs, masks, keeps, strict=True)
+        ]
+        groups = self._run_blocks([tokens for tokens, _ in embedded])
+        return [
+            self._split(self.vit.norm(x), grid)
+            for x, (_, grid) in zip(groups, embedded, strict=True)
+        ]
+
+    def levels(self, x: Tensor, blocks: Sequence[int], norm: bool = True) -> list[Tokens]:
+        """Return the tokens after the given blocks.
+
+        Args:
+            x: (B, C, H, W).
+            blocks: Numbers of blocks; negative ones count from the end.
+            norm: Whether each level passes through the final norm.
+        """
+        depth = len(self.vit.blocks)
+        wanted = [number % depth for number in blocks]
+        tokens, grid = self._embed(x, None, None, None)
+        found: dict[int, Tokens] = {}
+        for number, block in enumerate(self.vit.blocks):
+            tokens = block(tokens)
+            if number in wanted:
+                found[number] = self._split(self.vit.norm(tokens) if norm else tokens, grid)
+        return [found[number] for number in wanted]
+
+    def position_tokens(self, grid: tuple[int, int]) -> Tensor:
+        """Return the positions (1, h * w, D) of the patches of a grid."""
+        first = int(self.class_position)
+        return resample_positions(
+            self.vit.pos_embed[:, first:], self.grid, grid, self.interpolation
+        )
+
+    def _embed(
+        self, x: Tensor, mask: Tensor | None, mask_token: Tensor | None, keep: Tensor | None
+    ) -> tuple[Tensor, tuple[int, int]]:
+        height, width = x.shape[-2:]
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(
+                f"image sides must be multiples of the patch size {self.patch_size}, "
+                f"got {height} x {width}"
+            )
+        grid = height // self.patch_size, width // self.patch_size
+        vit = self.vit
+        patches = vit.patch_embed(x).flatten(1, 2)  # (B, N, D)
+        if mask is not None:
+            if mask_token is None:
+                raise ValueError("a mask needs a mask_token")
+            patches = torch.where(mask[..., None], mask_token.to(patches.dtype), patches)
+        patches = patches + self.position_tokens(grid)
+        if keep is not None:
+            patches = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1]))
+        tokens = torch.cat([*self._prefix(len(x), patches.dtype), patches], dim=1)
+        return vit.norm_pre(vit.pos_drop(tokens)), grid
+
+    def _prefix(self, n: int, dtype: torch.dtype) -> list[Tensor]:
+        prefix = []
+        if self.vit.cls_token is not None:
+            cls = self.vit.cls_token
+            if self.class_position:
+                cls = cls + self.vit.pos_embed[:, :1]
+            prefix.append(cls)
+        if self.vit.reg_token is not None:
+            prefix.append(self.vit.reg_token)
+        return [token.to(dtype).expand(n, -1, -1) for token in prefix]
+
+    def _run_blocks(self, groups: list[Tensor]) -> list[Tensor]:
+        packed = groups[0].is_cuda if self.packed is None else self.packed
+        for block in self.vit.blocks:
+            block.packed = packed
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                groups = checkpoint(block, groups, use_reentrant=False)
+            else:
+                groups = block(groups)
+        return groups
+
+    def _split(self, x: Tensor, grid: tuple[int, int]) -> Tokens:
+        first = int(self.vit.cls_token is not None)
+        start = first + self.n_registers
+        return Tokens(
+            cls=x[:, 0] if first else None,
+            registers=x[:, first:start],
+            patches=x[:, start:],
+            grid=grid,
+        )
+
+
+def _build(arguments: dict[str, Any]) -> VisionTransformer:
+    name = _SHORT_NAMES.get(arguments["name"], arguments["name"])
+    if not timm.is_model(name):
+        raise ValueError(
+            f"unknown backbone {arguments['name']!r}: use one of {', '.join(_SHORT_NAMES)} "
+            "or the name of a timm VisionTransformer"
+        )
+    options = {
+        "patch_size": arguments["patch_size"],
+        "embed_dim": arguments["width"],
+        "depth": arguments["depth"],
+        "num_heads": arguments["heads"],
+        "init_values": arguments["layer_scale"],
+    }
+    options = {key: value for key, value in options.items() if value is not None}
+    options |= _ffn_options(arguments["ffn"], arguments["width"] or _width_of(name))
+    vit = timm.create_model(
+        name,
+        pretrained=False,
+        num_classes=0,
+        global_pool="",
+        img_size=arguments["img_size"],
+        in_chans=arguments["in_chans"],
+        class_token=arguments["class_token"],
+        reg_tokens=arguments["registers"],
+        no_embed_class=True,
+        dynamic_img_size=True,
+        block_fn=PackedBlock,
+        **options,
+    )
+    if not isinstance(vit, VisionTransformer):
+        raise ValueError(
+            f"{name} is a {type(vit).__name__}; only timm's VisionTransformer is supported"
+        )
+    return vit
+
+
+def _width_of(name: str) -> int:
+    with torch.device("meta"):
+        width: int = timm.create_model(name, pretrained=False, num_classes=0).num_features
+    return width
+
+
+def _ffn_options(ffn: str | None, width: int) -> dict[str, Any]:
+    if ffn == "swiglu":
+        hidden = (int(width * 4 * 2 / 3) + 7) // 8 * 8
+        # timm rounds width * ratio down; the half keeps the product from falling below 2 * hidden.
+        ratio = (2 * hidden + 0.5) / width
+        return {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU, "mlp_ratio": ratio}
+    return {}

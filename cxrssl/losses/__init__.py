@@ -1,0 +1,21 @@
+"""Losses: functions on tensors, one a file; modules only where there is state."""
+
+from cxrssl.losses.centering import SoftmaxCentering
+from cxrssl.losses.cross_entropy import soft_cross_entropy
+from cxrssl.losses.dino import dino_global_loss, dino_local_loss
+from cxrssl.losses.distributed import gather_rows
+from cxrssl.losses.ibot import ibot_loss, mask_weights
+from cxrssl.losses.koleo import koleo_loss
+from cxrssl.losses.sinkhorn import sinkhorn
+
+__all__ = [
+    "SoftmaxCentering",
+    "dino_global_loss",
+    "dino_local_loss",
+    "gather_rows",
+    "ibot_loss",
+    "koleo_loss",
+    "mask_weights",
+    "sinkhorn",
+    "soft_cross_entropy",
+]
