@@ -1,0 +1,326 @@
+"""What every objective shares: the weighted sum, the optimiser, the teacher's moment, safety."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor, nn
+
+import cxrssl
+from cxrssl.backbones import Tokens, ViT
+from cxrssl.errors import InputError
+from cxrssl.losses.distributed import all_sum, world_size
+from cxrssl.objectives.recipe import Recipe, parameter_groups, set_rates
+from cxrssl.objectives.stage import load_stage
+from cxrssl.schedules import Schedule
+from cxrssl.views import Views
+
+__all__ = ["NonFiniteLossError", "Objective"]
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss or its gradient was not finite for several steps in a row."""
+
+
+class Objective(LightningModule, ABC):
+    """A self-supervised objective on a backbone.
+
+    A subclass builds its heads and returns named loss terms; this class adds them up with their
+    weights, logs each, optimises, clips each sub-module, moves the teacher, skips steps that are
+    not finite, and makes checkpoints describe themselves.
+
+    The torch generator is seeded for every micro-batch from (seed, epoch, micro-batch, rank), so a
+    resumed run draws the same dropped residuals as an uninterrupted one. The seed is Lightning's
+    global seed, 0 without one.
+
+    Args:
+        backbone: The student or context encoder.
+        views: What one image becomes; a default that suits the backbone if left out.
+        weights: Weight of each loss term; the method's own where absent. A term of weight 0 is not
+            computed.
+        recipe: How it is optimised.
+        init_from: Checkpoint of an earlier stage of the same objective. Everything is taken over,
+            teacher and heads included, and positions are resampled to the new grid.
+        max_nonfinite: Steps in a row whose loss or gradient is not finite that are skipped before
+            the run stops.
+
+    Raises:
+        NonFiniteLossError: In training, see ``max_nonfinite``.
+    """
+
+    default_weights: ClassVar[Mapping[str, float]] = {}
+
+    def __init__(
+        self,
+        backbone: ViT,
+        *,
+        views: Views | None = None,
+        weights: Mapping[str, float] | None = None,
+        recipe: Recipe = Recipe(),
+        init_from: str | None = None,
+        max_nonfinite: int = 2,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.views = self.default_views(backbone) if views is None else views
+        in_chans = backbone.arguments["in_chans"]
+        if self.views.in_chans != in_chans:
+            raise InputError(
+                f"the views make images of {self.views.in_chans} channel(s) but the backbone takes "
+                f"{in_chans}; set in_chans of both to the same number"
+            )
+        self.weights = {**self.default_weights, **(weights or {})}
+        self.recipe = recipe
+        self.init_from = init_from
+        self.max_nonfinite = max_nonfinite
+        self.total_steps: int | None = None
+        self.monitoring = False
+        self.monitored: dict[str, Tensor] = {}
+        self._lr = recipe.lr
+        self._usable = 0
+        self._nonfinite_in_a_row = 0
+        self.nonfinite_steps = 0
+
+    @abstractmethod
+    def loss_terms(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        """Return the named, unweighted float32 terms of a batch.
+
+        Args:
+            batch: What the views made, see the views' class.
+            progress: Share of the run's optimiser steps that is done, in [0, 1].
+        """
+
+    @abstractmethod
+    def default_views(self, backbone: ViT) -> Views:
+        """Return the views this method uses when none are given."""
+
+    def update_teacher(self, progress: float) -> None:
+        """Move what follows the student; called once after every optimiser step."""
+
+    def forget_step(self) -> None:
+        """Drop what was gathered for :meth:`update_teacher` since the last optimiser step."""
+
+    @property
+    def encoder(self) -> ViT:
+        """The network downstream tasks use: the teacher's where there is one."""
+        return self.backbone
+
+    @property
+    def n_prototypes(self) -> int | None:
+        """Number of prototypes, None for a method without any."""
+        return None
+
+    def weight(self, term: str) -> float:
+        """Return the weight of a term, 1 where none is set."""
+        return self.weights.get(term, 1.0)
+
+    def scheduled(self, schedule: Schedule, progress: float) -> float:
+        """Return a scheduled value, tabulated over the run's steps once they are known."""
+        return schedule(progress, self.total_steps)
+
+    def clip_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return the parameters whose gradients are clipped together, by name of the sub-module."""
+        groups = {name: list(child.parameters()) for name, child in self.named_children()}
+        own = [p for p in self.parameters(recurse=False)]
+        return {
+            name: trained
+            for name, parameters in {**groups, "self": own}.items()
+            if (trained := [p for p in parameters if p.requires_grad])
+        }
+
+    @torch.no_grad()
+    def tokens(self, images: Tensor) -> Tokens:
+        """Return the encoder's tokens of images (B, C, H, W), in evaluation mode."""
+        encoder = self.encoder
+        training = encoder.training
+        encoder.eval()
+        try:
+            result: Tokens = encoder(images)
+            return result
+        finally:
+            encoder.train(training)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return one vector (B, D) for each image: class token, else the mean patch token."""
+        return self.tokens(images).image.float()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a file with this encoder must say about itself, as plain data."""
+        return {
+            "version": cxrssl.__version__,
+            "objective": type(self).__name__,
+            "backbone": {"class": "ViT", "arguments": self.encoder.arguments},
+            "normalisation": {"mean": self.views.mean, "std": self.views.std},
+            "image_size": self.views.image_size,
+        }
+
+    # Lightning's hooks, in the order of a run.
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Build AdamW over groups by layer; also reads the length of the run."""
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise InputError(
+                "the run has no end, so its schedules have none: set trainer.max_steps or "
+                "trainer.max_epochs"
+            )
+        self.total_steps = int(steps)
+        self._lr = self.recipe.scaled_lr(self.global_batch())
+        groups = parameter_groups(
+            self.named_parameters(), len(self.backbone.vit.blocks), self.recipe
+        )
+        # The fused step is several times faster, but does not let us unscale fp16 gradients.
+        fused = str(self.trainer.precision) != "16-mixed"
+        return torch.optim.AdamW(
+            groups, lr=self._lr.value, betas=self.recipe.betas, eps=self.recipe.eps, fused=fused
+        )
+
+    def global_batch(self) -> int:
+        """Return the images of one optimiser step over all processes; 0 if it cannot be told."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        per_rank = getattr(datamodule, "batch_size", 0)
+        return int(per_rank) * self.trainer.world_size * self.trainer.accumulate_grad_batches
+
+    def on_fit_start(self) -> None:
+        """Take over an earlier stage, unless the run is resumed from its own checkpoint."""
+        if self.init_from is not None and self.trainer.ckpt_path is None:
+            rank_zero_info(load_stage(self, self.init_from))
+
+    def on_train_start(self) -> None:
+        """Say how long the run is in every unit and what the rate became."""
+        steps, batch = self.total_steps or 0, self.global_batch()
+        per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+        rank_zero_info(
+            f"Run: {steps:,} steps = {steps / per_epoch:,.1f} epochs = {steps * batch:,} images. "
+            f"Global batch {batch}: {self.trainer.world_size} process(es), "
+            f"{self.trainer.accumulate_grad_batches} accumulated. "
+            f"Learning rate {self.recipe.lr.value:.3g} x {self.recipe.lr_scaling} scaling "
+            f"= {self._lr.value:.3g}."
+        )
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor | None:
+        """Return the weighted loss of a micro-batch, or None where it is not finite."""
+        self._seed_step(batch_idx)
+        step = self.trainer.global_step
+        self.monitoring = step % self.trainer.log_every_n_steps == 0
+        terms = self._weighted_terms(batch, self._progress(step))
+        total = terms["loss"]
+        means = all_sum(torch.stack(list(terms.values()))) / world_size()
+        # The mean over processes is not finite on all of them as soon as it is not on one, so
+        # every process takes the same branch.
+        if not torch.isfinite(means[0]):
+            self._skip("loss", batch)
+            return None
+        self._usable += 1
+        values = dict(zip(terms, means, strict=True))
+        self.log("loss", values.pop("loss"), prog_bar=True)
+        self.log_dict({f"loss/{name}": value for name, value in values.items()})
+        return total
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Log the loss terms on held-out images."""
+        self._log_held_out("val", batch)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Log the loss terms on test images."""
+        self._log_held_out("test", batch)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Return embeddings (B, D) with the numbers of their images."""
+        return {"image_number": batch["image_number"], "embedding": self.embed(batch["image"])}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip each sub-module by itself; drop gradients that are not finite."""
+        clip = self.recipe.clip if gradient_clip_val is None else gradient_clip_val
+        norms = {}
+        for name, parameters in self.clip_groups().items():
+            limit = float("inf") if clip is None else clip
+            norms[name] = nn.utils.clip_grad_norm_(parameters, limit)
+        if self.monitoring:
+            self.monitored |= {f"grad_norm_{name}": norm.detach() for name, norm in norms.items()}
+        if self._usable and not all(torch.isfinite(norm) for norm in norms.values()):
+            optimizer.zero_grad(set_to_none=True)
+            self._skip("gradient", None)
+            self._usable = 0
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Any,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Set this step's rates, step, and move the teacher unless the step was skipped."""
+        step = self.trainer.global_step
+        progress = self._progress(step)
+        lr, decay = set_rates(optimizer, self.recipe, self._lr, progress, step, self.total_steps)
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.log_dict({"schedule/lr": lr, "schedule/weight_decay": decay})
+        if self._usable:
+            self.update_teacher(progress)
+            self._nonfinite_in_a_row = 0
+        self._usable = 0
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make the checkpoint describe itself."""
+        checkpoint["cxrssl"] = self.describe()
+
+    def _progress(self, step: int) -> float:
+        return step / self.total_steps if self.total_steps else 0.0
+
+    def _weighted_terms(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        """Return the loss and its unweighted terms."""
+        terms = self.loss_terms(batch, progress)
+        unknown = set(self.weights) - set(terms) - {n for n, w in self.weights.items() if w == 0}
+        unknown -= set(self.default_weights)
+        if unknown:
+            raise InputError(
+                f"no loss term is called {', '.join(sorted(unknown))}; {type(self).__name__} has "
+                f"{', '.join(terms)}"
+            )
+        total = torch.stack([self.weight(name) * term for name, term in terms.items()]).sum()
+        return {"loss": total, **terms}
+
+    def _log_held_out(self, name: str, batch: dict[str, Any]) -> None:
+        self.monitoring = False
+        terms = self._weighted_terms(batch, self._progress(self.trainer.global_step))
+        self.forget_step()
+        values = {f"{name}/{key}": value for key, value in terms.items()}
+        size = len(batch["image_number"])
+        self.log_dict(values, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
+
+    def _seed_step(self, batch_idx: int) -> None:
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        key = [seed, self.trainer.current_epoch, batch_idx, self.trainer.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
+    def _skip(self, what: str, batch: dict[str, Any] | None) -> None:
+        self.forget_step()
+        self.nonfinite_steps += 1
+        self._nonfinite_in_a_row += 1
+        images = self._image_names(batch)
+        message = f"Step {self.trainer.global_step} was skipped: its {what} is not finite."
+        if self._nonfinite_in_a_row > self.max_nonfinite:
+            raise NonFiniteLossError(
+                f"{message} That makes {self._nonfinite_in_a_row} in a row, so the run stops. "
+                f"Try a lower learning rate, more warm-up or float32. Images: {images}"
+            )
+        rank_zero_warn(f"{message} Images: {images}")
+
+    def _image_names(self, batch: dict[str, Any] | None) -> str:
+        if batch is None or "image_number" not in batch:
+            return "not known"
+        numbers: Sequence[int] = batch["image_number"].tolist()
+        describe = getattr(getattr(self.trainer, "datamodule", None), "describe_images", None)
+        names = map(str, numbers) if describe is None else describe(numbers)
+        return ", ".join(names)
