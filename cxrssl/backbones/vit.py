@@ -1,11 +1,11 @@
 """The vision transformer of every objective: timm's, with tokens masked, kept or packed."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import timm
 import torch
-from timm.layers import SwiGLUPacked
+from timm.layers import Mlp, SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -13,6 +13,9 @@ from torch.utils.checkpoint import checkpoint
 from cxrssl.backbones.block import PackedBlock
 from cxrssl.backbones.positions import Interpolation, resample_positions, sincos_positions
 from cxrssl.backbones.tokens import Tokens
+
+if TYPE_CHECKING:
+    from cxrssl.backbones.weights import LoadReport
 
 __all__ = ["ViT"]
 
@@ -104,6 +107,7 @@ class ViT(nn.Module):
         self.packed = packed
         self.activation_checkpointing = activation_checkpointing
         self.pretrained_mask_token: Tensor | None = None
+        self.load_report: "LoadReport | None" = None
         self.vit = _build(self.arguments)
         self.embed_dim: int = self.vit.embed_dim
         self.patch_size: int = self.vit.patch_embed.patch_size[0]
@@ -115,7 +119,7 @@ class ViT(nn.Module):
         if weights is not None:
             from cxrssl.backbones.weights import load_backbone_weights
 
-            load_backbone_weights(self, weights)
+            self.load_report = load_backbone_weights(self, weights)
 
     def _position_table(self, position: str) -> nn.Parameter:
         rows = self.grid[0] * self.grid[1]
@@ -274,20 +278,25 @@ def _build(arguments: dict[str, Any]) -> VisionTransformer:
     }
     options = {key: value for key, value in options.items() if value is not None}
     options |= _ffn_options(arguments["ffn"], arguments["width"] or _width_of(name))
-    vit = timm.create_model(
-        name,
-        pretrained=False,
-        num_classes=0,
-        global_pool="",
-        img_size=arguments["img_size"],
-        in_chans=arguments["in_chans"],
-        class_token=arguments["class_token"],
-        reg_tokens=arguments["registers"],
-        no_embed_class=True,
-        dynamic_img_size=True,
-        block_fn=PackedBlock,
-        **options,
-    )
+    try:
+        vit = timm.create_model(
+            name,
+            pretrained=False,
+            num_classes=0,
+            global_pool="",
+            img_size=arguments["img_size"],
+            in_chans=arguments["in_chans"],
+            class_token=arguments["class_token"],
+            reg_tokens=arguments["registers"],
+            no_embed_class=True,
+            dynamic_img_size=True,
+            block_fn=PackedBlock,
+            **options,
+        )
+    except TypeError as error:  # other architectures do not know these arguments
+        raise ValueError(
+            f"{name} cannot be used: only timm's VisionTransformer is supported ({error})"
+        ) from error
     if not isinstance(vit, VisionTransformer):
         raise ValueError(
             f"{name} is a {type(vit).__name__}; only timm's VisionTransformer is supported"
@@ -307,4 +316,6 @@ def _ffn_options(ffn: str | None, width: int) -> dict[str, Any]:
         # timm rounds width * ratio down; the half keeps the product from falling below 2 * hidden.
         ratio = (2 * hidden + 0.5) / width
         return {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU, "mlp_ratio": ratio}
+    if ffn == "mlp":
+        return {"mlp_layer": Mlp, "act_layer": nn.GELU, "mlp_ratio": 4.0}
     return {}

@@ -69,5 +69,9 @@ class SoftmaxCentering(nn.Module):
         mean = total / weight.clamp(min=1)
         moved = self.center * self.momentum + mean * (1 - self.momentum)
         self.center.copy_(torch.where(weight > 0, moved, self.center))
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the rows observed since the last update."""
         self.pending.zero_()
         self.pending_weight.zero_()

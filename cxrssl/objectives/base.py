@@ -188,6 +188,8 @@ class Objective(LightningModule, ABC):
 
     def on_fit_start(self) -> None:
         """Take over an earlier stage, unless the run is resumed from its own checkpoint."""
+        if self.backbone.load_report is not None:
+            rank_zero_info(f"Backbone from {self.backbone.load_report}")
         if self.init_from is not None and self.trainer.ckpt_path is None:
             rank_zero_info(load_stage(self, self.init_from))
 

@@ -1,0 +1,45 @@
+"""The ``cxrssl`` command: quick to start, slow imports only when a run is asked for."""
+
+import sys
+
+__all__ = ["main"]
+
+_HELP = """\
+usage: cxrssl <command> [options]
+
+Self-supervised pretraining of image encoders on chest radiographs.
+
+commands:
+  fit        pretrain an encoder
+  validate   losses and probes of a checkpoint on the validation split
+  test       the same on the test split
+  predict    embeddings of every image of an index
+
+Every command takes --config FILE, as often as needed, and any key of it as a flag:
+  cxrssl fit --config examples/quickstart.yaml --trainer.max_epochs 2
+  cxrssl fit --model DINOv2 --data CXRDataModule --data.root /my/images --print_config
+  cxrssl fit --help
+  cxrssl fit --model.help DINOv2      (also --data.help, --trainer.callbacks.help)
+
+`python -m cxrssl` does the same and also finds your own classes in the working directory.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit code: 0 done, 1 failure, 2 bad input."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(_HELP)
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from cxrssl import __version__
+
+        sys.stdout.write(f"cxrssl {__version__}\n")
+        return 0
+    from cxrssl.cli import run
+
+    return run(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,277 @@
+"""Loading pretrained weights into a ViT, completely or not at all."""
+
+import json
+import math
+import pickle
+import warnings
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from cxrssl.backbones.positions import resample_positions
+from cxrssl.backbones.vit import ViT
+from cxrssl.backbones.weight_formats import to_timm_names
+from cxrssl.errors import InputError
+
+__all__ = ["LoadReport", "load_backbone_weights", "load_encoder"]
+
+DESCRIPTION = "cxrssl"
+"""Key under which our checkpoints and safetensors files describe themselves."""
+
+# Parts of published checkpoints that are not the encoder.
+_NOT_ENCODER = ("head.", "fc_norm.", "dino_head.", "ibot_head.", "pooler.", "classifier.")
+Normalisation = tuple[float | tuple[float, ...], float | tuple[float, ...]]
+
+
+@dataclass
+class LoadReport:
+    """What happened to each key, under timm's names.
+
+    Attributes:
+        source: The file.
+        format: The recognised layout.
+        matched: Keys copied as they are.
+        resized: Keys that were changed to fit: positions of another grid, folded colours.
+        missing: Keys of the ViT that the file lacks and that were allowed to keep their start.
+        left_over: Keys of the file that have no place in the encoder (heads, mask token).
+    """
+
+    source: str
+    format: str
+    matched: list[str] = field(default_factory=list)
+    resized: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    left_over: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        counts = [f"{len(self.matched)} weights matched"]
+        for word, keys in (
+            ("resized", self.resized),
+            ("missing", self.missing),
+            ("left over", self.left_over),
+        ):
+            if keys:
+                counts.append(f"{word}: {', '.join(_first(keys))}")
+        return f"{self.source} ({self.format}): {'; '.join(counts)}"
+
+
+def load_backbone_weights(
+    vit: ViT,
+    path: str | Path,
+    *,
+    allow_missing: Collection[str] = (),
+    normalisation: tuple[Normalisation, Normalisation] | None = None,
+) -> LoadReport:
+    """Load weights stored by timm, Hugging Face, the official DINOv2 code or cxrssl.
+
+    Every weight of the ViT comes from the file or the call fails and changes nothing. Positions of
+    another grid are resampled in the ViT's interpolation mode. RGB patch kernels are summed into
+    one channel, which equals feeding the grey image three times. A mask token in the file is kept
+    as ``vit.pretrained_mask_token`` for the objective.
+
+    Args:
+        vit: Filled in place.
+        path: ``.safetensors`` or a file of ``torch.save``, read without unpickling objects.
+        allow_missing: timm names that may be missing, e.g. ``{"reg_token"}`` to add registers.
+        normalisation: ((mean, std) the weights were trained with, (mean, std) used here); the
+            difference is folded into the patch kernel and its bias, exactly.
+
+    Raises:
+        InputError: If the file cannot be read, is no known ViT, or does not fit.
+    """
+    state, _ = read_weights(path)
+    name, found = to_timm_names(state, str(path))
+    report = LoadReport(source=str(path), format=name)
+    mask_token = found.pop("mask_token", None)
+    report.left_over = [key for key in found if key.startswith(_NOT_ENCODER)]
+    for key in report.left_over:
+        del found[key]
+    if mask_token is not None:
+        report.left_over.append("mask_token")
+    own = vit.vit.state_dict()
+    _fit_patch_kernel(found, own, report, normalisation)
+    _fit_positions(found, vit, report)
+    _check(found, own, report, allow_missing)
+    vit.vit.load_state_dict(found, strict=False)
+    if mask_token is not None:
+        vit.pretrained_mask_token = mask_token.reshape(1, -1)
+    return report
+
+
+def load_encoder(path: str | Path) -> ViT:
+    """Return the encoder of one of our checkpoints or of an ``encoder.safetensors``.
+
+    Raises:
+        InputError: If the file cannot be read or does not describe itself.
+    """
+    _, description = read_weights(path)
+    if description is None:
+        raise InputError(
+            f"{path} does not say which encoder it holds; build a ViT of the right size and call "
+            "load_backbone_weights(vit, path)"
+        )
+    vit = ViT(**description["backbone"]["arguments"])
+    load_backbone_weights(vit, path)
+    return vit.eval()
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Return the tensors of a weight file by name, and how the file describes itself if it does.
+
+    Raises:
+        InputError: If the file is missing, broken, or holds anything but plain data.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no weight file {path}")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on pickle protocols; the outcome is checked
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path} holds more than tensors and plain data and is not loaded, since that could "
+            "run foreign code; convert it to safetensors where it can be trusted"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is no readable weight file ({type(error).__name__})") from error
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path} holds a {type(content).__name__}, expected named tensors")
+    return _tensors_of(content, path), content.get(DESCRIPTION)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        state = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path} is no readable safetensors file: {error}") from error
+    return state, json.loads(metadata[DESCRIPTION]) if DESCRIPTION in metadata else None
+
+
+def _tensors_of(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    for key in ("state_dict", "teacher", "model"):
+        if isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        some = ", ".join(list(content)[:5])
+        raise InputError(f"{path} holds no named tensors (top-level keys: {some})")
+    return tensors
+
+
+def _fit_patch_kernel(
+    found: dict[str, Tensor],
+    own: Mapping[str, Tensor],
+    report: LoadReport,
+    normalisation: tuple[Normalisation, Normalisation] | None,
+) -> None:
+    key = "patch_embed.proj.weight"
+    kernel = found.get(key)
+    if kernel is None or kernel.ndim != 4:
+        return
+    wanted = own[key].shape[1]
+    if normalisation is not None:
+        kernel, shift = _fold_normalisation(kernel, *normalisation)
+        found["patch_embed.proj.bias"] = found["patch_embed.proj.bias"] + shift
+    if kernel.shape[1] != wanted:
+        if wanted == 1:
+            kernel = kernel.sum(1, keepdim=True)
+        elif kernel.shape[1] == 1:
+            kernel = kernel.expand(-1, wanted, -1, -1) / wanted
+    if kernel is not found[key]:
+        found[key] = kernel
+        report.resized.append(key)
+
+
+def _fold_normalisation(
+    kernel: Tensor, trained: Normalisation, used: Normalisation
+) -> tuple[Tensor, Tensor]:
+    """Return kernel and bias change after which inputs normalised as ``used`` give equal outputs.
+
+    A grey value g enters as (g - m) / s here and as (g - m_c) / s_c there, hence
+    (g - m_c) / s_c = s / s_c * (g - m) / s + (m - m_c) / s_c for each channel c.
+    """
+    channels = kernel.shape[1]
+    (mean, std), (own_mean, own_std) = (
+        tuple(_per_channel(value, channels) for value in pair) for pair in (trained, used)
+    )
+    shift = (kernel.sum((2, 3)) * ((own_mean - mean) / std)).sum(1)
+    return kernel * (own_std / std).view(1, -1, 1, 1), shift
+
+
+def _per_channel(value: float | tuple[float, ...], channels: int) -> Tensor:
+    return torch.as_tensor(value, dtype=torch.float32).expand(channels)
+
+
+def _fit_positions(found: dict[str, Tensor], vit: ViT, report: LoadReport) -> None:
+    table = found.get("pos_embed")
+    if table is None or table.ndim != 3:
+        return
+    original = table.shape
+    rows = table.shape[1]
+    side = math.isqrt(rows)
+    has_class = side * side != rows
+    if has_class:
+        side = math.isqrt(rows - 1)
+        if side * side != rows - 1:
+            raise InputError(
+                f"{report.source}: a position table of {rows} rows is no square grid, with or "
+                "without a class token"
+            )
+    first, patches = (table[:, :1], table[:, 1:]) if has_class else (None, table)
+    patches = resample_positions(patches, (side, side), vit.grid, vit.interpolation)
+    if vit.class_position:
+        head = table.new_zeros(1, 1, table.shape[2]) if first is None else first
+        patches = torch.cat([head, patches], dim=1)
+    elif first is not None and "cls_token" in found:
+        # Same function: without a position of its own the class token takes it up.
+        found["cls_token"] = found["cls_token"] + first
+        report.resized.append("cls_token")
+    found["pos_embed"] = patches
+    if (side, side) != vit.grid or patches.shape != original:
+        report.resized.append("pos_embed")
+
+
+def _check(
+    found: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    report: LoadReport,
+    allow_missing: Collection[str],
+) -> None:
+    unknown = [key for key in found if key not in own]
+    missing = [key for key in own if key not in found]
+    shapes = [
+        f"{key} is {tuple(found[key].shape)} there and {tuple(own[key].shape)} here"
+        for key in own
+        if key in found and found[key].shape != own[key].shape
+    ]
+    report.missing = [key for key in missing if key in allow_missing]
+    refused = [key for key in missing if key not in allow_missing]
+    complaints = []
+    if shapes:
+        complaints.append("; ".join(_first(shapes)))
+    if refused:
+        complaints.append("missing there: " + ", ".join(_first(refused)))
+    if unknown:
+        complaints.append("unknown here: " + ", ".join(_first(unknown)))
+    if complaints:
+        raise InputError(
+            f"{report.source} ({report.format}) does not fit the backbone: {'. '.join(complaints)}"
+        )
+    report.matched = [key for key in own if key in found and key not in report.resized]
+
+
+def _first(items: list[str], count: int = 4) -> list[str]:
+    rest = len(items) - count
+    return [*items[:count], f"and {rest} more"] if rest > 0 else items

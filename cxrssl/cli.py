@@ -1,0 +1,112 @@
+"""LightningCLI with our defaults: loggers, checkpoints, probes, figures, and exit codes."""
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
+
+# Bare class names on the command line resolve among the classes that have been imported.
+import cxrssl.backbones
+import cxrssl.heads
+from cxrssl.callbacks import EncoderFile, Health, OnlineProbe, ProgressBar, RunFigures
+from cxrssl.data import CXRDataModule
+from cxrssl.errors import InputError
+from cxrssl.objectives import Objective
+
+__all__ = ["CXRCLI", "run"]
+
+_RUN_FOLDER = "runs"
+_KNOWN_NOISE = (
+    ".*does not have many workers.*",  # a choice, and the data-wait share shows what it costs
+    "Found .* module.s. in eval mode.*",  # a teacher stays in evaluation mode by design
+    ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
+    "Checkpoint directory .* exists and is not empty.*",
+)
+
+
+class CXRCLI(LightningCLI):
+    """The command's parser: an objective, a data module and a trainer, each named in the config."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Hand the objective's views to the data module; the one link there is."""
+        parser.link_arguments("model.views", "data.init_args.views", apply_on="instantiate")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer with a run folder of its own and what every run should have."""
+        config = self._get(self.config_init, "trainer", default={})
+        if config.get("logger") in (None, True):
+            root = config.get("default_root_dir") or _RUN_FOLDER
+            board = TensorBoardLogger(root, name=None)
+            # Both loggers write into one folder, so the second is told the number of the first.
+            kwargs["logger"] = [board, CSVLogger(root, name=None, version=board.version)]
+        kwargs["callbacks"] = _with_defaults(config.get("callbacks"))
+        return super().instantiate_trainer(**kwargs)
+
+    def before_fit(self) -> None:
+        """Resolve ``--ckpt_path last`` among all runs of the run folder, not only the new one."""
+        config = self.config_init[self.subcommand]
+        if config["ckpt_path"] == "last":
+            config["ckpt_path"] = last_checkpoint(Path(self.trainer.default_root_dir))
+
+
+def last_checkpoint(root: Path) -> str | None:
+    """Return the newest ``last.ckpt`` of the runs below a folder, None where there is none."""
+    found = sorted(
+        root.glob("version_*/checkpoints/last*.ckpt"), key=lambda path: path.stat().st_mtime
+    )
+    if not found:
+        rank_zero_info(f"No checkpoint below {root} yet: the run starts from the beginning.")
+        return None
+    rank_zero_info(f"Resumes from {found[-1]}.")
+    return str(found[-1])
+
+
+def _with_defaults(callbacks: Callback | list[Callback] | None) -> list[Callback]:
+    """Return the callbacks with one of each default kind that is not among them."""
+    given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
+    defaults: list[Callback] = [
+        OnlineProbe(),
+        Health(),
+        ProgressBar(),
+        RunFigures(),
+        EncoderFile(),
+        ModelCheckpoint(save_last=True, every_n_epochs=1, enable_version_counter=False),
+    ]
+    missing = [
+        default for default in defaults if not any(isinstance(c, type(default)) for c in given)
+    ]
+    return given + missing
+
+
+def run(arguments: list[str]) -> int:
+    """Run one subcommand and return its exit code."""
+    for message in _KNOWN_NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    try:
+        CXRCLI(
+            Objective,
+            CXRDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=arguments,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={
+                "default_root_dir": _RUN_FOLDER,
+                "use_distributed_sampler": False,  # our samplers split the batches themselves
+                "num_sanity_val_steps": 0,
+                "log_every_n_steps": 10,
+            },
+            parser_kwargs={"prog": "cxrssl"},
+        )
+    except InputError as error:
+        sys.stderr.write(f"cxrssl: error: {error}\n")
+        return 2
+    return 0
