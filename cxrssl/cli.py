@@ -26,6 +26,7 @@ _KNOWN_NOISE = (
     ".*does not have many workers.*",  # a choice, and the data-wait share shows what it costs
     "Found .* module.s. in eval mode.*",  # a teacher stays in evaluation mode by design
     ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
+    ".training_step. returned .None.*",  # a skipped step, which the objective announces
     "Checkpoint directory .* exists and is not empty.*",
 )
 

@@ -170,7 +170,8 @@ class Objective(LightningModule, ABC):
                 "trainer.max_epochs"
             )
         self.total_steps = int(steps)
-        self._lr = self.recipe.scaled_lr(self.global_batch())
+        # Without a data module the batch is not known here, and the rate is taken as it is.
+        self._lr = self.recipe.scaled_lr(self.global_batch() or self.recipe.reference_batch)
         groups = parameter_groups(
             self.named_parameters(), len(self.backbone.vit.blocks), self.recipe
         )
@@ -197,12 +198,13 @@ class Objective(LightningModule, ABC):
         """Say how long the run is in every unit and what the rate became."""
         steps, batch = self.total_steps or 0, self.global_batch()
         per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+        images = f" = {steps * batch:,} images" if batch else ""
         rank_zero_info(
-            f"Run: {steps:,} steps = {steps / per_epoch:,.1f} epochs = {steps * batch:,} images. "
-            f"Global batch {batch}: {self.trainer.world_size} process(es), "
+            f"Run: {steps:,} steps = {steps / per_epoch:,.1f} epochs{images}. "
+            f"Global batch {batch or 'not known'}: {self.trainer.world_size} process(es), "
             f"{self.trainer.accumulate_grad_batches} accumulated. "
-            f"Learning rate {self.recipe.lr.value:.3g} x {self.recipe.lr_scaling} scaling "
-            f"= {self._lr.value:.3g}."
+            f"Learning rate {self.recipe.lr.value:.3g}, {self.recipe.lr_scaling} scaling: "
+            f"{self._lr.value:.3g}."
         )
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor | None:
