@@ -54,6 +54,8 @@ class Objective(LightningModule, ABC):
     """
 
     default_weights: ClassVar[Mapping[str, float]] = {}
+    batch_keys: ClassVar[tuple[str, ...]] = ()
+    """What a batch must hold; checked with a message before the terms are computed."""
 
     def __init__(
         self,
@@ -284,6 +286,12 @@ class Objective(LightningModule, ABC):
 
     def _weighted_terms(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Return the loss and its unweighted terms."""
+        lacking = [key for key in self.batch_keys if key not in batch]
+        if lacking:
+            raise InputError(
+                f"{type(self).__name__} needs views that make {', '.join(self.batch_keys)}; "
+                f"{type(self.views).__name__} does not make {', '.join(lacking)}"
+            )
         terms = self.loss_terms(batch, progress)
         unknown = set(self.weights) - set(terms) - {n for n, w in self.weights.items() if w == 0}
         unknown -= set(self.default_weights)

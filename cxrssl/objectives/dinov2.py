@@ -59,6 +59,7 @@ class DINOv2(Objective):
     """
 
     default_weights: ClassVar[Mapping[str, float]] = {"koleo": 0.1}
+    batch_keys: ClassVar[tuple[str, ...]] = ("global_crops", "masks")
 
     def __init__(
         self,
@@ -90,6 +91,12 @@ class DINOv2(Objective):
         )
         if not backbone.arguments["class_token"]:
             raise InputError("DINOv2 compares class tokens: build the backbone with class_token")
+        patch = getattr(self.views, "patch_size", backbone.patch_size)
+        if patch != backbone.patch_size:
+            raise InputError(
+                f"the views mask patches of {patch} px but the backbone's have "
+                f"{backbone.patch_size}; set patch_size of both to the same number"
+            )
         dim = backbone.embed_dim
         self.with_ibot = self.weight("ibot") != 0
         self.dino_head = dino_head(dim)

@@ -4,18 +4,39 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cxrssl.errors import InputError
+
 if TYPE_CHECKING:
     from cxrssl.views.eval_view import EvalView
 
-__all__ = ["Views"]
+__all__ = ["MIMIC_MEAN", "MIMIC_STD", "Views", "check_image", "stack_samples"]
 
 MIMIC_MEAN, MIMIC_STD = 0.5307, 0.2583
 """Grey mean and standard deviation of MIMIC-CXR in [0, 1], as published with RAD-DINO."""
+
+
+def check_image(image: NDArray[np.uint8]) -> None:
+    """Refuse what is not one grey radiograph.
+
+    Raises:
+        InputError: The image is not a non-empty (H, W) array of uint8.
+    """
+    if image.ndim != 2 or image.dtype != np.uint8 or image.size == 0:
+        raise InputError(
+            f"views take one-channel images (H, W) of uint8, got shape {image.shape} of "
+            f"{image.dtype}; read the file as 8-bit grey first"
+        )
+
+
+def stack_samples(samples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the tensors of B samples under the same names, with a leading dimension B."""
+    return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
 
 
 class Views(ABC):
@@ -40,15 +61,19 @@ class Views(ABC):
         std: float = MIMIC_STD,
     ) -> None:
         if image_size < 1 or in_chans < 1:
-            raise ValueError(
+            raise InputError(
                 f"image_size and in_chans must be positive, got {image_size} and {in_chans}"
             )
-        if std <= 0:
-            raise ValueError(f"std must be positive, got {std}")
+        if not std > 0:
+            raise InputError(f"std must be positive, got {std}")
         self.image_size = image_size
         self.in_chans = in_chans
         self.mean = mean
         self.std = std
+        # A uint8 pixel has 256 values: normalising is a look-up, not arithmetic on every pixel.
+        self.normalised_levels: NDArray[np.float32] = (
+            (np.arange(256, dtype=np.float64) / 255 - mean) / std
+        ).astype(np.float32)
 
     @abstractmethod
     def __call__(self, image: NDArray[np.uint8], rng: np.random.Generator) -> dict[str, Tensor]:
@@ -58,7 +83,7 @@ class Views(ABC):
         self, samples: Sequence[dict[str, Tensor]], rng: np.random.Generator
     ) -> dict[str, Tensor]:
         """Stack samples into a batch; masks and other draws over the batch are made here."""
-        return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+        return stack_samples(samples)
 
     def eval_view(self) -> "EvalView":
         """Return the deterministic view with this size and normalisation."""
@@ -70,6 +95,5 @@ class Views(ABC):
 
     def to_tensor(self, image: NDArray[np.uint8]) -> Tensor:
         """Return an image (H, W) uint8 as a normalised float32 tensor (C, H, W)."""
-        table = (np.arange(256, dtype=np.float32) / 255 - self.mean) / self.std
-        grey = torch.from_numpy(table.astype(np.float32)[image])
+        grey = torch.from_numpy(cv2.LUT(image, self.normalised_levels))
         return grey.expand(self.in_chans, -1, -1)

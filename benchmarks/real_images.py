@@ -1,0 +1,210 @@
+"""What a small DINOv2 learns from a few thousand real radiographs, before and after.
+
+    python benchmarks/real_images.py DATA [--seeds 0 1 2] [--epochs 15]
+
+DATA holds folders with a ``manifest.csv`` each: path (relative to DATA), patient_id, split (train,
+val, test) and label columns. All training images of all folders are used without labels. Then, for
+the pixels, the untrained and the trained encoder, a logistic regression is fitted on the images of
+the train and val splits and scored on the test split; its penalty is chosen by cross-validation
+grouped by patient. Rows with ``matched`` = 1 are scored by 10-fold cross-validation grouped by
+patient instead, since they are few; there the unlabelled images were seen in training.
+"""
+
+import argparse
+import json
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning import Trainer, seed_everything
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegressionCV
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from cxrssl.backbones import ViT
+from cxrssl.data import CXRDataModule
+from cxrssl.heads import DINOHead
+from cxrssl.objectives import DINOv2, Recipe
+from cxrssl.schedules import Schedule
+from cxrssl.views import MultiCrop
+
+PENALTIES = np.logspace(-5, 0, 6)
+PIXELS = 32
+
+
+def read_manifests(root: Path) -> pd.DataFrame:
+    """Return one table of all manifests with the labels to be probed; absent ones are missing."""
+    tables = [
+        pd.read_csv(path).assign(dataset=path.parent.name)
+        for path in sorted(root.glob("*/manifest.csv"))
+        if "split" in pd.read_csv(path, nrows=1)
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    view = table["view"].fillna(table["projection"])
+    labels = pd.DataFrame(
+        {
+            "abnormal": table["abnormal"].where(table["dataset"] == "nih64"),
+            "pneumonia_matched": table["Pneumonia"].where(table["matched"] == 1),
+            "female": table["sex"].map({"F": 1, "M": 0}),
+            "ap_view": view.map({"AP": 1, "PA": 0}),
+            "pneumonia_children": table["pneumonia"],
+        }
+    )
+    return pd.concat([table[["dataset", "path", "patient_id", "split"]], labels], axis=1)
+
+
+def head(dim: int) -> DINOHead:
+    """Return a small prototype head."""
+    return DINOHead(dim, prototypes=2048, hidden=512, bottleneck=64)
+
+
+def build(seed: int, size: int) -> DINOv2:
+    """Return the objective, freshly initialised from the seed."""
+    seed_everything(seed, verbose=False)
+    backbone = ViT(
+        "vit_tiny",
+        img_size=size,
+        patch_size=8,
+        width=192,
+        depth=6,
+        heads=3,
+        registers=2,
+        layer_scale=0.1,
+    )
+    views = MultiCrop(
+        global_size=size,
+        local_size=size // 2,
+        n_local=4,
+        patch_size=8,
+        global_scale=(0.4, 1.0),
+        local_scale=(0.1, 0.4),
+    )
+    return DINOv2(
+        backbone,
+        views=views,
+        dino_head=head,
+        centering="sinkhorn",
+        momentum=Schedule(0.98, final=1.0),
+        recipe=Recipe(
+            lr=Schedule(1e-3, final=1e-6, warmup=0.1),
+            lr_scaling="none",
+            weight_decay=Schedule(0.04, final=0.2),
+            layer_decay=1.0,
+        ),
+    )
+
+
+def encoder_features(objective: DINOv2, images: torch.Tensor) -> NDArray[np.float32]:
+    """Return class token and mean patch token (n, 2 D) of images (n, 1, H, W)."""
+    rows = []
+    for chunk in images.split(256):
+        tokens = objective.tokens(chunk)
+        rows.append(torch.cat([tokens.image, tokens.patches.mean(1)], dim=1))
+    return torch.cat(rows).numpy()
+
+
+def all_images(data: CXRDataModule) -> torch.Tensor:
+    """Return the evaluation view of every image, in the order of the index."""
+    batches = list(data.predict_dataloader())
+    order = torch.cat([batch["image_number"] for batch in batches]).argsort()
+    return torch.cat([batch["image"] for batch in batches])[order]
+
+
+def classifier(folds: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> object:
+    """Return a logistic regression whose penalty is chosen over the folds."""
+    model = LogisticRegressionCV(
+        Cs=PENALTIES, cv=folds, scoring="roc_auc", max_iter=300, class_weight="balanced"
+    )
+    return make_pipeline(StandardScaler(), model)
+
+
+def fit_score(
+    x: NDArray[np.float32], y: NDArray[np.int64], groups: NDArray[np.str_], new: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Return scores of new rows from a classifier fitted to the others."""
+    folds = list(GroupKFold(5).split(x, y, groups))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # remarks on convergence at weak penalties
+        return classifier(folds).fit(x, y).decision_function(new)
+
+
+def probe(features: NDArray[np.float32], index: pd.DataFrame) -> dict[str, float]:
+    """Return the AUROC of each label."""
+    groups = index["patient_id"].where(index["patient_id"].notna(), index["path"]).to_numpy(str)
+    result = {}
+    for label in ("pneumonia_matched", "abnormal", "female", "ap_view", "pneumonia_children"):
+        rows = np.flatnonzero(index[label].isin([0, 1]))
+        x, y, g = features[rows], index[label].to_numpy()[rows].astype(int), groups[rows]
+        if label == "pneumonia_matched":
+            scores = np.empty(len(rows))
+            for train, test in GroupKFold(10).split(x, y, g):
+                scores[test] = fit_score(x[train], y[train], g[train], x[test])
+            result[label] = float(roc_auc_score(y, scores))
+            continue
+        split = index["split"].to_numpy(str)[rows]
+        held_out = "test" if (split == "test").any() else "val"
+        test = split == held_out
+        train = (split == "train") | ((split == "val") & (held_out == "test"))
+        scores = fit_score(x[train], y[train], g[train], x[test])
+        result[label] = float(roc_auc_score(y[test], scores))
+    return result
+
+
+def main() -> None:
+    """Train and probe for each seed, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="folder for a JSON file a seed")
+    options = parser.parse_args()
+
+    table = read_manifests(options.data)
+    index_file = Path("runs/real_images/index.csv")
+    index_file.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(index_file, index=False)
+    for seed in options.seeds:
+        objective = build(seed, options.size)
+        data = CXRDataModule(
+            str(index_file),
+            root=str(options.data),
+            views=objective.views,
+            batch_size=options.batch,
+            num_workers=options.workers,
+        )
+        data.setup("fit")
+        images = all_images(data)
+        small = torch.nn.functional.interpolate(images, PIXELS, mode="area")
+        result = {
+            "pixels": probe(small.flatten(1).numpy(), data.index),
+            "untrained": probe(encoder_features(objective, images), data.index),
+        }
+        start = time.perf_counter()
+        trainer = Trainer(
+            accelerator="cpu",
+            max_epochs=options.epochs,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            limit_val_batches=0,
+        )
+        trainer.fit(objective, datamodule=data)
+        result["minutes"] = {"all": (time.perf_counter() - start) / 60}
+        result["trained"] = probe(encoder_features(objective, images), data.index)
+        print(f"seed {seed}: {json.dumps(result)}", flush=True)
+        if options.out is not None:
+            options.out.mkdir(parents=True, exist_ok=True)
+            (options.out / f"seed{seed}.json").write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

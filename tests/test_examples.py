@@ -1,0 +1,67 @@
+"""Every example parses, builds and trains two steps on a small backbone."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cxrssl.__main__ import main
+from cxrssl.data.phantom import Phantom, write_png
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+TINY = [
+    "--model.backbone.width=32",
+    "--model.backbone.depth=2",
+    "--model.backbone.heads=2",
+    "--model.views.n_local=1",
+    "--model.dino_head.prototypes=16",
+    "--model.dino_head.hidden=16",
+    "--model.dino_head.bottleneck=8",
+    "--data.batch_size=2",
+    "--data.num_workers=0",
+    "--trainer.max_steps=2",
+    "--trainer.max_epochs=-1",
+    "--trainer.limit_val_batches=1",
+    "--trainer.accelerator=cpu",
+    "--trainer.precision=32-true",
+    "--trainer.enable_progress_bar=false",
+]
+IBOT_HEAD = [
+    "--model.ibot_head.prototypes=16",
+    "--model.ibot_head.hidden=16",
+    "--model.ibot_head.bottleneck=8",
+]
+STAGES = {"recipes/chexfound_vitl16_512.yaml": "recipes/chexfound_vitl16_224.yaml"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("images")
+    phantom = Phantom(64)
+    for number in range(12):
+        write_png(phantom, number, path / f"{number}.png")
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*.yaml"))
+)
+def test_example_trains_two_steps(name, folder, tmp_path):
+    configs = [STAGES[name], name] if name in STAGES else [name]
+    text = "".join((EXAMPLES / config).read_text() for config in configs)
+    flags = [*TINY, f"--trainer.default_root_dir={tmp_path}"]
+    if "ibot_head" in text:
+        flags += IBOT_HEAD
+    if "PhantomDataModule" in text:
+        flags.append("--data.n_images=12")
+    else:
+        flags.append(f"--data.root={folder}")
+    arguments = ["fit"]
+    for config in configs:
+        arguments += ["--config", str(EXAMPLES / config)]
+    assert main(arguments + flags) == 0
+    run = tmp_path / "version_0"
+    assert (run / "config.yaml").is_file()
+    assert (run / "encoder.safetensors").is_file()
+    assert (run / "metrics.csv").is_file()

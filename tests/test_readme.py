@@ -1,0 +1,58 @@
+"""What the README says is what runs."""
+
+import re
+from pathlib import Path
+
+import torch
+
+from cxrssl.backbones import ViT
+from cxrssl.data import PhantomDataModule
+from tests.objectives.training import quiet_trainer
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+
+
+def block(marker):
+    """Return the code block that follows a marker."""
+    match = re.search(rf"<!-- {re.escape(marker)} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    return match.group(1)
+
+
+def test_the_example_objective_trains():
+    code = block("example: objective")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 30
+    namespace = {}
+    exec(code, namespace)
+    torch.manual_seed(0)
+    backbone = ViT("vit_tiny", img_size=32, width=32, depth=1, heads=2)
+    objective = namespace["BYOL"](backbone, views=namespace["MultiCrop"](global_size=32, n_local=0))
+    before = objective.teacher.module.vit.norm.weight.clone()
+    data = PhantomDataModule(40, 64, views=objective.views, batch_size=8, num_workers=0)
+    trainer = quiet_trainer(max_steps=3, limit_val_batches=1)
+    trainer.fit(objective, datamodule=data)
+    assert trainer.global_step == 3
+    assert not torch.equal(before, objective.teacher.module.vit.norm.weight)
+
+
+def test_every_class_it_names_exists():
+    import cxrssl.backbones
+    import cxrssl.callbacks
+    import cxrssl.data
+    import cxrssl.objectives
+    import cxrssl.views
+
+    table = README.split("## What is in it")[1].split("## Limits")[0]
+    named = set(re.findall(r"`([A-Z]\w+)`", table)) - {"VisionTransformer"}
+    rooms = [
+        cxrssl.backbones,
+        cxrssl.callbacks,
+        cxrssl.data,
+        cxrssl.objectives,
+        cxrssl.views,
+    ]
+    known = {name for room in rooms for name in room.__all__}
+    assert named <= known
+    # And every objective, data module and callback is named.
+    for room in (cxrssl.callbacks, cxrssl.objectives):
+        classes = {n for n in room.__all__ if isinstance(getattr(room, n), type)}
+        assert classes - {"NonFiniteLossError", "Objective", "Recipe", "Teacher"} <= named
