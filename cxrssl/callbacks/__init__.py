@@ -1,0 +1,10 @@
+"""Lightning callbacks that watch a run: probes, health, speed, figures, the encoder's file."""
+
+from cxrssl.callbacks.encoder_file import EncoderFile
+from cxrssl.callbacks.figures import RunFigures
+from cxrssl.callbacks.health import Health
+from cxrssl.callbacks.probe import OnlineProbe
+from cxrssl.callbacks.progress import ProgressBar
+from cxrssl.callbacks.run_length import RunLength
+
+__all__ = ["EncoderFile", "Health", "OnlineProbe", "ProgressBar", "RunFigures", "RunLength"]

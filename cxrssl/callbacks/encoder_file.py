@@ -1,0 +1,83 @@
+"""The encoder alone, beside every checkpoint, in a format without code."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cxrssl.callbacks.contracts import Embeds, as_embeds
+
+__all__ = ["EncoderFile"]
+
+
+class EncoderFile(Callback):
+    """Writes ``encoder.safetensors`` whenever a checkpoint is saved, and at the end of the run.
+
+    The file stands in the folder of the checkpoints, or in the run's folder where none are kept,
+    and holds the newest encoder; its metadata entry ``cxrssl`` is the objective's description as
+    JSON. It appears whole or not at all: a kill during the write leaves the previous one.
+    """
+
+    NAME = "encoder.safetensors"
+
+    def __init__(self) -> None:
+        self._written_at: int | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the run before."""
+        self._written_at = None
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Write the encoder that goes with the checkpoint."""
+        self._write(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the final encoder."""
+        self._write(trainer, pl_module)
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        objective = as_embeds(pl_module)
+        # One step may save several checkpoints.
+        if objective is None or self._written_at == trainer.global_step:
+            return
+        weights, folders = _weights(objective), _folders(trainer)  # on all processes
+        if trainer.is_global_zero:
+            metadata = {"cxrssl": json.dumps(objective.describe(), sort_keys=True)}
+            for folder in folders:
+                _save_atomically(weights, metadata, folder / self.NAME)
+        self._written_at = trainer.global_step
+
+
+def _weights(objective: Embeds) -> dict[str, Tensor]:
+    """Return copies on the CPU, put together from all processes where they are sharded."""
+    whole = {
+        name: value.full_tensor() if hasattr(value, "full_tensor") else value
+        for name, value in objective.encoder.state_dict().items()
+    }
+    copied = {name: torch.clone(value.detach().cpu()) for name, value in whole.items()}
+    return {name: value.contiguous() for name, value in copied.items()}
+
+
+def _folders(trainer: Trainer) -> list[Path]:
+    callbacks: list[Checkpoint] = trainer.checkpoint_callbacks
+    folders = {folder for c in callbacks if (folder := getattr(c, "dirpath", None))}
+    fallback = trainer.log_dir or trainer.default_root_dir
+    return [Path(folder) for folder in sorted(folders or {fallback})]
+
+
+def _save_atomically(weights: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(weights, temporary, metadata=metadata)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
