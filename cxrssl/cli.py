@@ -1,5 +1,6 @@
 """LightningCLI with our defaults: loggers, checkpoints, probes, figures, and exit codes."""
 
+import logging
 import sys
 import warnings
 from pathlib import Path
@@ -28,6 +29,8 @@ _KNOWN_NOISE = (
     ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
     ".training_step. returned .None.*",  # a skipped step, which the objective announces
     "Checkpoint directory .* exists and is not empty.*",
+    "Experiment logs directory .* exists and is not empty.*",  # both loggers share the folder
+    "LightningCLI's args parameter is intended.*",  # the entry point has parsed its first word
 )
 
 
@@ -46,7 +49,13 @@ class CXRCLI(LightningCLI):
             board = TensorBoardLogger(root, name=None)
             # Both loggers write into one folder, so the second is told the number of the first.
             kwargs["logger"] = [board, CSVLogger(root, name=None, version=board.version)]
-        kwargs["callbacks"] = _with_defaults(config.get("callbacks"))
+        kwargs["callbacks"] = _with_defaults(
+            config.get("callbacks"),
+            without={
+                ProgressBar: config.get("enable_progress_bar") is False,
+                ModelCheckpoint: config.get("enable_checkpointing") is False,
+            },
+        )
         return super().instantiate_trainer(**kwargs)
 
     def before_fit(self) -> None:
@@ -68,8 +77,10 @@ def last_checkpoint(root: Path) -> str | None:
     return str(found[-1])
 
 
-def _with_defaults(callbacks: Callback | list[Callback] | None) -> list[Callback]:
-    """Return the callbacks with one of each default kind that is not among them."""
+def _with_defaults(
+    callbacks: Callback | list[Callback] | None, without: dict[type[Callback], bool]
+) -> list[Callback]:
+    """Return the callbacks with one of each default kind that is neither among them nor unwanted."""
     given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
     defaults: list[Callback] = [
         OnlineProbe(),
@@ -79,16 +90,22 @@ def _with_defaults(callbacks: Callback | list[Callback] | None) -> list[Callback
         EncoderFile(),
         ModelCheckpoint(save_last=True, every_n_epochs=1, enable_version_counter=False),
     ]
-    missing = [
-        default for default in defaults if not any(isinstance(c, type(default)) for c in given)
-    ]
-    return given + missing
+    for default in defaults:
+        kind = type(default)
+        if not without.get(kind, False) and not any(isinstance(c, kind) for c in given):
+            given.append(default)
+    return given
+
+
+def _no_advertisement(record: logging.LogRecord) -> bool:
+    return "litlogger" not in record.getMessage()
 
 
 def run(arguments: list[str]) -> int:
     """Run one subcommand and return its exit code."""
     for message in _KNOWN_NOISE:
         warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
     try:
         CXRCLI(
             Objective,

@@ -1,0 +1,69 @@
+"""The phantom as a data set that needs no files."""
+
+import numpy as np
+import pandas as pd
+
+from cxrssl.data.datamodule import CXRDataModule
+from cxrssl.data.phantom import Phantom
+from cxrssl.data.sources import ImageSource, PhantomSource
+from cxrssl.errors import InputError
+from cxrssl.views.base import Views
+
+__all__ = ["PhantomDataModule"]
+
+
+class PhantomDataModule(CXRDataModule):
+    """Drawn chest radiographs with labelled findings, split by patient.
+
+    Args:
+        n_images: Images in all splits together.
+        size: Side of an image in pixels, H = W.
+        phantom_seed: Seed of the images; another seed draws other patients.
+        views: See `CXRDataModule`, as for all that follow.
+        batch_size: Images per process and batch.
+        num_workers: Worker processes of each loader.
+        split: Shares of train, val and test.
+        seed: Seed of order and views.
+        max_corrupt: Share of the images that may be unreadable; drawn images never are.
+        probe_images: Most images that `probe_dataloader` shows.
+        pin_memory: None pins where a GPU is there.
+    """
+
+    def __init__(
+        self,
+        n_images: int = 2000,
+        size: int = 128,
+        phantom_seed: int = 0,
+        *,
+        views: Views | None = None,
+        batch_size: int = 64,
+        num_workers: int = 2,
+        split: tuple[float, float, float] = (0.8, 0.1, 0.1),
+        seed: int | None = None,
+        max_corrupt: float = 0.01,
+        probe_images: int = 2000,
+        pin_memory: bool | None = None,
+    ) -> None:
+        super().__init__(
+            views=views,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            split=split,
+            seed=seed,
+            max_corrupt=max_corrupt,
+            probe_images=probe_images,
+            pin_memory=pin_memory,
+        )
+        if n_images < 1:
+            raise InputError(f"n_images must be at least 1, got {n_images}")
+        self.n_images = n_images
+        self.phantom = Phantom(size, phantom_seed)
+
+    def make_index(self) -> pd.DataFrame:
+        """Return the index of the drawn images."""
+        return self.phantom.index(self.n_images, self.split)
+
+    def make_source(self, rows: pd.DataFrame) -> ImageSource:
+        """Return the drawn images of some rows."""
+        numbers = rows["path"].str.removeprefix("phantom/").to_numpy()
+        return PhantomSource(self.phantom, numbers.astype(np.int64))
