@@ -15,7 +15,14 @@ from lightning.pytorch.utilities import rank_zero_info
 # Bare class names on the command line resolve among the classes that have been imported.
 import cxrssl.backbones
 import cxrssl.heads
-from cxrssl.callbacks import EncoderFile, Health, OnlineProbe, ProgressBar, RunFigures
+from cxrssl.callbacks import (
+    EmbeddingFile,
+    EncoderFile,
+    Health,
+    OnlineProbe,
+    ProgressBar,
+    RunFigures,
+)
 from cxrssl.data import CXRDataModule
 from cxrssl.errors import InputError
 from cxrssl.objectives import Objective
@@ -47,8 +54,12 @@ class CXRCLI(LightningCLI):
         if config.get("logger") in (None, True):
             root = config.get("default_root_dir") or _RUN_FOLDER
             board = TensorBoardLogger(root, name=None)
-            # Both loggers write into one folder, so the second is told the number of the first.
-            kwargs["logger"] = [board, CSVLogger(root, name=None, version=board.version)]
+            # Both write into one folder, so the second is told the number of the first; and what
+            # is logged is written at once, so that a kill loses none of it.
+            table = CSVLogger(
+                root, name=None, version=board.version, flush_logs_every_n_steps=1
+            )
+            kwargs["logger"] = [board, table]
         kwargs["callbacks"] = _with_defaults(
             config.get("callbacks"),
             without={
@@ -88,6 +99,7 @@ def _with_defaults(
         ProgressBar(),
         RunFigures(),
         EncoderFile(),
+        EmbeddingFile(),
         ModelCheckpoint(save_last=True, every_n_epochs=1, enable_version_counter=False),
     ]
     for default in defaults:

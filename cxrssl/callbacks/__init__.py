@@ -1,5 +1,6 @@
 """Lightning callbacks that watch a run: probes, health, speed, figures, the encoder's file."""
 
+from cxrssl.callbacks.embedding_file import EmbeddingFile
 from cxrssl.callbacks.encoder_file import EncoderFile
 from cxrssl.callbacks.figures import RunFigures
 from cxrssl.callbacks.health import Health
@@ -7,4 +8,12 @@ from cxrssl.callbacks.probe import OnlineProbe
 from cxrssl.callbacks.progress import ProgressBar
 from cxrssl.callbacks.run_length import RunLength
 
-__all__ = ["EncoderFile", "Health", "OnlineProbe", "ProgressBar", "RunFigures", "RunLength"]
+__all__ = [
+    "EmbeddingFile",
+    "EncoderFile",
+    "Health",
+    "OnlineProbe",
+    "ProgressBar",
+    "RunFigures",
+    "RunLength",
+]

@@ -46,7 +46,8 @@ class OnlineProbe(Callback):
         at_start: Take a reading before the first step too.
         findings: Findings to score; all of them if None.
         guard: Warn once when the linear probe's macro AUROC falls more than 0.01 below its first
-            value: continued pretraining is then losing what the weights knew.
+            value: continued pretraining is then losing what the weights knew. By default where the
+            objective started from weights and not from scratch.
 
     Attributes:
         features: Features (n, D) of the held-out images at the last reading, on every process.
@@ -63,7 +64,7 @@ class OnlineProbe(Callback):
         k: int = 20,
         at_start: bool = True,
         findings: Sequence[str] | None = None,
-        guard: bool = True,
+        guard: bool | None = None,
     ) -> None:
         for name, value in (
             ("every_n_epochs", every_n_epochs),
@@ -138,7 +139,8 @@ class OnlineProbe(Callback):
         if values:
             self._latest = values
             log_scalars(trainer, values)
-            self._check_guard(values)
+            pretrained = bool(getattr(pl_module, "pretrained", False))
+            self._check_guard(values, pretrained if self.guard is None else self.guard)
 
     def _read_in_evaluation(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
         values = self._read(trainer, pl_module, split)
@@ -203,13 +205,13 @@ class OnlineProbe(Callback):
             self._skip_warned = True
         return {}
 
-    def _check_guard(self, values: dict[str, float]) -> None:
+    def _check_guard(self, values: dict[str, float], guard: bool) -> None:
         now = values.get(_GUARDED)
         if now is None:
             return
         if self._start is None:
             self._start = now
-        if self.guard and not self._guard_warned and now < self._start - _TOLERATED_FALL:
+        if guard and not self._guard_warned and now < self._start - _TOLERATED_FALL:
             self._guard_warned = True
             rank_zero_warn(
                 f"The linear probe's macro AUROC is {now:.3f}, below the {self._start:.3f} it "

@@ -6,6 +6,7 @@ from typing import Any
 import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from cxrssl.data.sampler import BatchPlan
 
@@ -20,14 +21,18 @@ class PlanLoader(DataLoader[dict[str, Any]]):
     first batch is fetched ahead.
     """
 
-    def __iter__(self) -> Any:
-        """Start an epoch, with OpenCV's own threads ended before workers are forked.
+    def __iter__(self) -> _BaseDataLoaderIter:
+        """Start an epoch; workers are forked while OpenCV has no threads.
 
         A forked worker inherits OpenCV's thread pool without its threads: the next call that wants
-        them, even the one that sets their number, waits for ever. So the pool goes here.
+        them, even the one that sets their number, waits for ever. At 1 thread there is no pool.
         """
-        cv2.setNumThreads(0)
-        return super().__iter__()
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        try:
+            return super().__iter__()
+        finally:
+            cv2.setNumThreads(threads)
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: the position is in `CXRDataModule.state_dict`."""
@@ -74,5 +79,5 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _one_thread(worker: int) -> None:
-    """Leave the cores to the other workers; OpenCV has no threads since before the fork."""
-    torch.set_num_threads(1)
+    """Leave the cores to the other workers, as torch does of itself."""
+    cv2.setNumThreads(1)

@@ -117,6 +117,11 @@ class Objective(LightningModule, ABC):
         """Number of prototypes, None for a method without any."""
         return None
 
+    @property
+    def pretrained(self) -> bool:
+        """Whether training starts from weights that already know something."""
+        return self.backbone.load_report is not None or self.init_from is not None
+
     def weight(self, term: str) -> float:
         """Return the weight of a term, 1 where none is set."""
         return self.weights.get(term, 1.0)

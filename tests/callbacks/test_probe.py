@@ -144,18 +144,18 @@ def test_state_is_plain(tmp_path):
 
 def test_guard_warns_once_below_its_start():
     probe = OnlineProbe()
-    probe._check_guard({MACRO: 0.8})
-    probe._check_guard({MACRO: 0.7901})
-    probe._check_guard({})
+    probe._check_guard({MACRO: 0.8}, guard=True)
+    probe._check_guard({MACRO: 0.7901}, guard=True)
+    probe._check_guard({}, guard=True)
     with pytest.warns(UserWarning, match=r"macro AUROC is 0\.780, below the 0\.800"):
-        probe._check_guard({MACRO: 0.78})
-    probe._check_guard({MACRO: 0.5})
+        probe._check_guard({MACRO: 0.78}, guard=True)
+    probe._check_guard({MACRO: 0.5}, guard=True)
 
 
 def test_guard_may_be_off():
     probe = OnlineProbe(guard=False)
-    probe._check_guard({MACRO: 0.8})
-    probe._check_guard({MACRO: 0.1})
+    probe._check_guard({MACRO: 0.8}, guard=False)
+    probe._check_guard({MACRO: 0.1}, guard=False)
 
 
 @pytest.mark.parametrize(

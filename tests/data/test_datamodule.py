@@ -1,5 +1,7 @@
+import time
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -215,6 +217,20 @@ def test_loaders_leave_the_global_generator_alone(index, workers):
     next(iter(module.train_dataloader()))
     list(module.probe_dataloader("train"))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_workers_start_after_opencv_ran_many_threads(index):
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    try:
+        cv2.GaussianBlur(np.zeros((2000, 2000), np.uint8), (0, 0), 9)
+        time.sleep(0.3)  # idle threads spin before they wait for work
+        loader = data_module(index, num_workers=2).train_dataloader()
+        loader.timeout = 30
+        assert len(list(loader)) == 10
+        assert cv2.getNumThreads() == 4
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def test_every_sampler_is_left_alone_by_trainers(index):

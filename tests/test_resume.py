@@ -1,0 +1,119 @@
+"""A run that is killed and resumed repeats the run that was left alone, bit for bit."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+KILLED_AT, SAVED_EVERY, STEPS = 8, 3, 18  # nine steps an epoch: killed within the first one
+
+
+def config(folder, workers, accumulate=1, kill=False):
+    """Write a small run and return its file."""
+    callbacks = [
+        {
+            "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+            "init_args": {"save_last": True, "every_n_train_steps": SAVED_EVERY},
+        }
+    ]
+    if kill:
+        callbacks.append({"class_path": "tests.faults.KillAt", "init_args": {"step": KILLED_AT}})
+    content = {
+        "seed_everything": 3,
+        "model": {
+            "class_path": "DINOv2",
+            "init_args": {
+                "backbone": {
+                    "class_path": "ViT",
+                    "init_args": {
+                        "name": "vit_tiny",
+                        "img_size": 32,
+                        "width": 32,
+                        "depth": 2,
+                        "heads": 2,
+                        "drop_path": 0.3,
+                    },
+                },
+                "views": {
+                    "class_path": "MultiCrop",
+                    "init_args": {"global_size": 32, "local_size": 16, "n_local": 2},
+                },
+                "dino_head": {
+                    "class_path": "DINOHead",
+                    "init_args": {"prototypes": 16, "hidden": 16, "bottleneck": 8},
+                },
+            },
+        },
+        "data": {
+            "class_path": "PhantomDataModule",
+            "init_args": {
+                "n_images": 48 * accumulate,
+                "size": 48,
+                "batch_size": 4,
+                "num_workers": workers,
+                "split": [0.8, 0.2, 0.0],
+            },
+        },
+        "trainer": {
+            "max_steps": STEPS,
+            "accelerator": "cpu",
+            "log_every_n_steps": 1,
+            "enable_progress_bar": False,
+            "accumulate_grad_batches": accumulate,
+            "default_root_dir": str(folder),
+            "callbacks": callbacks,
+        },
+    }
+    path = folder / f"config_{kill}.yaml"
+    folder.mkdir(exist_ok=True)
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def fit(path, *flags):
+    """Run the command in a process of its own and return its exit code."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "cxrssl", "fit", "--config", str(path), *flags]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return done.returncode, done.stderr
+
+
+def losses(folder):
+    """Return what was logged of each step: loss, terms, and rates, as they were written."""
+    result = {}
+    with (folder / "metrics.csv").open() as file:
+        for row in csv.DictReader(file):
+            for name, value in row.items():
+                if value and name.startswith(("loss", "schedule/")):
+                    result.setdefault(int(row["step"]), {})[name] = value
+    return result
+
+
+@pytest.mark.parametrize(("workers", "accumulate"), [(0, 1), (2, 2)])
+def test_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path, workers, accumulate):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    code, text = fit(config(whole, workers, accumulate))
+    assert code == 0, text
+    code, text = fit(config(broken, workers, accumulate, kill=True))
+    assert code == -9, text
+    # Resumed with the other number of workers: that must not matter either.
+    code, text = fit(
+        config(broken, workers, accumulate),
+        "--ckpt_path=last",
+        f"--data.init_args.num_workers={2 - workers}",
+    )
+    assert code == 0, text
+
+    expected, resumed = losses(whole / "version_0"), losses(broken / "version_1")
+    assert set(expected) == set(range(STEPS))
+    first = KILLED_AT // SAVED_EVERY * SAVED_EVERY
+    assert set(resumed) == set(range(first, STEPS))
+    for step, values in resumed.items():
+        assert values == expected[step], step
+    before = losses(broken / "version_0")
+    assert {step: expected[step] for step in before} == before
