@@ -43,4 +43,4 @@ class EmbeddingFile(BasePredictionWriter):
         folder.mkdir(parents=True, exist_ok=True)
         name = f"embeddings_rank{trainer.global_rank}" if trainer.world_size > 1 else "embeddings"
         table.to_parquet(folder / f"{name}.parquet")
-        tell(trainer, f"Embeddings: {folder / name}.parquet")
+        tell(f"Embeddings: {folder / name}.parquet")
