@@ -125,7 +125,10 @@ def classifier(folds: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> obje
 
 
 def fit_score(
-    x: NDArray[np.float32], y: NDArray[np.int64], groups: NDArray[np.object_], new: NDArray[np.float32]
+    x: NDArray[np.float32],
+    y: NDArray[np.int64],
+    groups: NDArray[np.object_],
+    new: NDArray[np.float32],
 ) -> NDArray[np.float64]:
     """Return scores of new rows from a classifier fitted to the others."""
     folds = list(GroupKFold(5).split(x, y, groups))

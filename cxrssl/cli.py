@@ -13,8 +13,6 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 # Bare class names on the command line resolve among the classes that have been imported.
-import cxrssl.backbones
-import cxrssl.heads
 from cxrssl.callbacks import (
     EmbeddingFile,
     EncoderFile,
@@ -56,9 +54,7 @@ class CXRCLI(LightningCLI):
             board = TensorBoardLogger(root, name=None)
             # Both write into one folder, so the second is told the number of the first; and what
             # is logged is written at once, so that a kill loses none of it.
-            table = CSVLogger(
-                root, name=None, version=board.version, flush_logs_every_n_steps=1
-            )
+            table = CSVLogger(root, name=None, version=board.version, flush_logs_every_n_steps=1)
             kwargs["logger"] = [board, table]
         kwargs["callbacks"] = _with_defaults(
             config.get("callbacks"),
@@ -91,7 +87,7 @@ def last_checkpoint(root: Path) -> str | None:
 def _with_defaults(
     callbacks: Callback | list[Callback] | None, without: dict[type[Callback], bool]
 ) -> list[Callback]:
-    """Return the callbacks with one of each default kind that is neither among them nor unwanted."""
+    """Return the callbacks, and one of each default kind that is not among them or unwanted."""
     given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
     defaults: list[Callback] = [
         OnlineProbe(),

@@ -10,9 +10,9 @@ __all__ = ["Schedule"]
 class Schedule:
     """A value that is zero while frozen, warms up linearly and then follows a half cosine.
 
-    ``value`` is reached at the end of the warm-up and moves to ``final`` by the end of the run. With
-    ``final`` left out the value stays constant after the warm-up. All durations are shares of the
-    run, so a schedule stretches with it.
+    ``value`` is reached at the end of the warm-up and moves to ``final`` by the end of the run.
+    With ``final`` left out the value stays constant after the warm-up. All durations are shares of
+    the run, so a schedule stretches with it.
 
     Args:
         value: Value after the warm-up.

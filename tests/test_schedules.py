@@ -42,5 +42,5 @@ def test_table_and_limit_agree_for_long_runs():
 
 
 def test_shares_must_fit_the_run():
-    with pytest.raises(ValueError, match="at most 1, got warmup=0.7 and freeze=0.5"):
+    with pytest.raises(ValueError, match=r"at most 1, got warmup=0\.7 and freeze=0\.5"):
         Schedule(1.0, warmup=0.7, freeze=0.5)

@@ -107,7 +107,7 @@ class ViT(nn.Module):
         self.packed = packed
         self.activation_checkpointing = activation_checkpointing
         self.pretrained_mask_token: Tensor | None = None
-        self.load_report: "LoadReport | None" = None
+        self.load_report: LoadReport | None = None
         self.vit = _build(self.arguments)
         self.embed_dim: int = self.vit.embed_dim
         self.patch_size: int = self.vit.patch_embed.patch_size[0]

@@ -105,9 +105,14 @@ _FORMATS = [
         lambda state: _without_prefix(state, "embeddings.patch_embeddings.projection.weight"),
         _from_hf,
     ),
-    ("cxrssl", lambda state: _without_prefix(state, "vit.patch_embed.proj.weight"), lambda s: {
-        key.removeprefix("vit."): value for key, value in s.items()
-    }),
-    ("timm or official DINOv2", lambda state: _without_prefix(state, "patch_embed.proj.weight"),
-     _from_official),
+    (
+        "cxrssl",
+        lambda state: _without_prefix(state, "vit.patch_embed.proj.weight"),
+        lambda s: {key.removeprefix("vit."): value for key, value in s.items()},
+    ),
+    (
+        "timm or official DINOv2",
+        lambda state: _without_prefix(state, "patch_embed.proj.weight"),
+        _from_official,
+    ),
 ]

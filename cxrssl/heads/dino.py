@@ -1,5 +1,7 @@
 """The projection head of DINO and iBOT."""
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,7 +43,7 @@ class DINOHead(nn.Module):
         self.n_prototypes = prototypes
         widths = [in_dim, *[hidden] * (layers - 1), bottleneck]
         steps: list[nn.Module] = []
-        for left, right in zip(widths, widths[1:], strict=False):
+        for left, right in itertools.pairwise(widths):
             steps += [nn.Linear(left, right, bias=bias), nn.GELU()]
         # A single layer is stored as `mlp.*` and several as `mlp.<i>.*`, as in the official files.
         self.mlp = steps[0] if layers == 1 else nn.Sequential(*steps[:-1])

@@ -25,8 +25,8 @@ def ibot_loss(
 ) -> Tensor:
     """Return the masked-patch cross-entropy, averaged within crops and then over all crops.
 
-    (1 / V) sum_b (1 / n_b) sum_{i masked in b} CE(student_bi, teacher_bi), where the V crops include
-    those without a mask, as in the DINOv2 code.
+    (1 / V) sum_b (1 / n_b) sum_{i masked in b} CE(student_bi, teacher_bi), where the V crops
+    include those without a mask, as in the DINOv2 code.
 
     Args:
         student: (M, K) logits of the masked patches.

@@ -133,7 +133,7 @@ class Objective(LightningModule, ABC):
     def clip_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the parameters whose gradients are clipped together, by name of the sub-module."""
         groups = {name: list(child.parameters()) for name, child in self.named_children()}
-        own = [p for p in self.parameters(recurse=False)]
+        own = list(self.parameters(recurse=False))
         return {
             name: trained
             for name, parameters in {**groups, "self": own}.items()
@@ -218,7 +218,8 @@ class Objective(LightningModule, ABC):
         """Return the weighted loss of a micro-batch, or None where it is not finite."""
         self._seed_step(batch_idx)
         step = self.trainer.global_step
-        self.monitoring = step % self.trainer.log_every_n_steps == 0
+        interval: int = getattr(self.trainer, "log_every_n_steps", 0) or 50  # 0: nothing is logged
+        self.monitoring = step % interval == 0
         terms = self._weighted_terms(batch, self._progress(step))
         total = terms["loss"]
         means = all_sum(torch.stack(list(terms.values()))) / world_size()

@@ -1,7 +1,7 @@
 """DINOv2: DINO between crops, iBOT on masked patches, KoLeo within the batch."""
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -109,10 +109,11 @@ class DINOv2(Objective):
         self.centering = centering
         self.sinkhorn_iterations = sinkhorn_iterations
         if centering == "softmax":
-            kept = {"momentum": center_momentum, "reduction": center_reduction}
-            self.dino_center = SoftmaxCentering(self.dino_head.n_prototypes, **kept)
             patch_head = self.dino_head if self.ibot_head is None else self.ibot_head
-            self.ibot_center = SoftmaxCentering(patch_head.n_prototypes, **kept)
+            self.dino_center, self.ibot_center = (
+                SoftmaxCentering(head.n_prototypes, center_momentum, center_reduction)
+                for head in (self.dino_head, patch_head)
+            )
         self.student_temperature = student_temperature
         self.teacher_temperature = teacher_temperature
         self.koleo_scope = koleo_scope
@@ -131,9 +132,7 @@ class DINOv2(Objective):
     @property
     def encoder(self) -> ViT:
         """The teacher's backbone."""
-        encoder = self.teacher.module["backbone"]
-        assert isinstance(encoder, ViT)
-        return encoder
+        return cast(ViT, self._teacher_parts["backbone"])
 
     @property
     def n_prototypes(self) -> int:
@@ -202,12 +201,16 @@ class DINOv2(Objective):
             parts["ibot_head"] = self.ibot_head
         return nn.ModuleDict(parts)
 
+    @property
+    def _teacher_parts(self) -> nn.ModuleDict:
+        return cast(nn.ModuleDict, self.teacher.module)
+
     @torch.no_grad()
     def _teacher_targets(
         self, crops: Tensor, masks: Tensor | None, temperature: float
     ) -> tuple[Tensor, Tensor | None]:
         """Return probabilities of the class tokens (2, B, K) and of the masked patches (M, K)."""
-        teacher = self.teacher.module
+        teacher = self._teacher_parts
         tokens: Tokens = teacher["backbone"](crops)
         cls = self._probabilities(teacher["dino_head"](_cls(tokens)), temperature, "dino_center")
         cls = cls.unflatten(0, (2, -1))

@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cxrssl.schedules import Schedule
 
@@ -45,7 +45,8 @@ class Teacher(nn.Module):
             steps: Length of the run, see :class:`Schedule`.
         """
         momentum = self.momentum(progress, steps)
-        own, other = list(self.module.parameters()), list(student.parameters())
+        own: list[Tensor] = list(self.module.parameters())
+        other: list[Tensor] = list(student.parameters())
         torch._foreach_lerp_(own, other, 1 - momentum)
         for mine, theirs in zip(self.module.buffers(), student.buffers(), strict=True):
             mine.copy_(theirs)

@@ -73,9 +73,7 @@ def test_without_local_crops_the_global_term_keeps_the_published_factor():
     torch.manual_seed(0)
     crops, teacher = torch.randn(2, 5, 7), torch.randn(2, 5, 7).softmax(-1)
     expected = slow_dino([], crops, teacher, 0.1) * 2 / 3
-    assert_close(
-        dino_global_loss(crops, teacher, 0).double(), expected, atol=1e-6, rtol=1e-6
-    )
+    assert_close(dino_global_loss(crops, teacher, 0).double(), expected, atol=1e-6, rtol=1e-6)
 
 
 def test_only_pairs_of_two_global_crops():

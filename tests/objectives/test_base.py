@@ -146,7 +146,7 @@ def test_too_many_non_finite_steps_stop_the_run():
         batch["global_crops"][0] = torch.nan
     with (
         pytest.warns(UserWarning, match="skipped"),
-        pytest.raises(NonFiniteLossError, match="makes 3 in a row, so the run stops.*Images: 12"),
+        pytest.raises(NonFiniteLossError, match=r"makes 3 in a row, so the run stops.*Images: 12"),
     ):
         quiet_trainer().fit(small_objective(), loader(batches))
 

@@ -41,9 +41,7 @@ def golden_step(tmp_path):
     golden = load_golden("dinov2/meta_step_softmax_shared.npz")
     data = load_golden("dinov2/meta_step_data.npz")
     objective = make(teacher_temperature=Schedule(0.06), momentum=Schedule(0.9))
-    token = load_part(
-        objective.backbone, objective.dino_head, subset(golden, "student/"), tmp_path
-    )
+    token = load_part(objective.backbone, objective.dino_head, subset(golden, "student/"), tmp_path)
     objective.mask_token.data.copy_(token)
     teacher = objective.teacher.module
     load_part(teacher["backbone"], teacher["dino_head"], subset(golden, "teacher/"), tmp_path)
@@ -88,9 +86,7 @@ def test_golden_whole_step(golden_step):
 
 def check_gradients(objective, expected):
     norms, full = subset(expected, "gradnorm/"), subset(expected, "grad/")
-    ours = {
-        official_name(n): p.grad for n, p in objective.named_parameters() if p.grad is not None
-    }
+    ours = {official_name(n): p.grad for n, p in objective.named_parameters() if p.grad is not None}
     assert set(ours) == set(norms)
     for name, grad in ours.items():
         assert_close(grad.norm(), norms[name], atol=1e-5, rtol=1e-4)

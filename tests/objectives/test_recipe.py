@@ -48,9 +48,7 @@ def test_teacher_is_in_no_group(objective):
     assert len(trained) == sum(p.requires_grad for p in objective.parameters())
 
 
-@pytest.mark.parametrize(
-    ("rule", "factor"), [("sqrt", 0.5), ("linear", 0.25), ("none", 1.0)]
-)
+@pytest.mark.parametrize(("rule", "factor"), [("sqrt", 0.5), ("linear", 0.25), ("none", 1.0)])
 def test_scaling_of_the_rate(rule, factor):
     recipe = Recipe(lr=Schedule(4e-3, final=1e-6, warmup=0.1), lr_scaling=rule)
     lr = recipe.scaled_lr(256)
