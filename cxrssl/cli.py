@@ -34,6 +34,9 @@ _KNOWN_NOISE = (
     ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
     ".training_step. returned .None.*",  # a skipped step, which the objective announces
     "Checkpoint directory .* exists and is not empty.*",
+    "The dirpath has changed from.*",  # every run has a folder of its own
+    "Total length of .* across ranks is zero.*",  # an index without a validation split
+    "Couldn't infer the batch indices.*",  # batches carry the numbers of their images
     "Experiment logs directory .* exists and is not empty.*",  # both loggers share the folder
     "LightningCLI's args parameter is intended.*",  # the entry point has parsed its first word
 )
@@ -45,6 +48,12 @@ class CXRCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Hand the objective's views to the data module; the one link there is."""
         parser.link_arguments("model.views", "data.init_args.views", apply_on="instantiate")
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse views given to the data module, which the link would overwrite in silence."""
+        data = self.config[self.subcommand].get("data")
+        if data and data.get("init_args", {}).get("views") is not None:
+            raise InputError("set the views at the model (model.views): data.views follows them")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer with a run folder of its own and what every run should have."""
@@ -130,9 +139,19 @@ def run(arguments: list[str]) -> int:
                 "num_sanity_val_steps": 0,
                 "log_every_n_steps": 10,
             },
-            parser_kwargs={"prog": "cxrssl"},
+            parser_kwargs={"prog": "cxrssl", "allow_abbrev": False},
         )
-    except InputError as error:
-        sys.stderr.write(f"cxrssl: error: {error}\n")
+    except Exception as error:
+        reason = _input_error(error)
+        if reason is None:
+            raise
+        sys.stderr.write(f"cxrssl: error: {reason}\n")
         return 2
     return 0
+
+
+def _input_error(error: BaseException | None) -> InputError | None:
+    """Return the user's error behind an exception, such as one that the parser has wrapped."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
+    return error

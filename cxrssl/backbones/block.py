@@ -11,7 +11,7 @@ __all__ = ["PackedBlock", "draw_subset"]
 
 
 def draw_subset(n: int, rate: float, device: torch.device) -> Tensor:
-    """Return the images (k,) of a batch of n that keep their residual, k = max(int(n (1 - rate)), 1)."""
+    """Return which images (k,) of n keep their residual, with k = max(int(n (1 - rate)), 1)."""
     keep = max(int(n * (1 - rate)), 1)
     return torch.randperm(n, device=device)[:keep]
 
