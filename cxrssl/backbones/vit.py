@@ -276,8 +276,11 @@ def _build(arguments: dict[str, Any]) -> VisionTransformer:
         "num_heads": arguments["heads"],
         "init_values": arguments["layer_scale"],
     }
+    width, heads = arguments["width"] or _width_of(name), arguments["heads"]
+    if heads and width % heads:
+        raise ValueError(f"width must be a multiple of heads, got width {width} and heads {heads}")
     options = {key: value for key, value in options.items() if value is not None}
-    options |= _ffn_options(arguments["ffn"], arguments["width"] or _width_of(name))
+    options |= _ffn_options(arguments["ffn"], width)
     try:
         vit = timm.create_model(
             name,

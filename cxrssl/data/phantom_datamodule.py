@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cxrssl.data.datamodule import CXRDataModule
 from cxrssl.data.phantom import Phantom
@@ -10,6 +11,9 @@ from cxrssl.errors import InputError
 from cxrssl.views.base import Views
 
 __all__ = ["PhantomDataModule"]
+
+_DRAWN_BYTES = 2**28
+"""Images that fit in here are drawn at the start and kept; more are drawn when shown."""
 
 
 class PhantomDataModule(CXRDataModule):
@@ -58,6 +62,7 @@ class PhantomDataModule(CXRDataModule):
             raise InputError(f"n_images must be at least 1, got {n_images}")
         self.n_images = n_images
         self.phantom = Phantom(size, phantom_seed)
+        self._drawn: NDArray[np.uint8] | None = None
 
     def make_index(self) -> pd.DataFrame:
         """Return the index of the drawn images."""
@@ -66,4 +71,7 @@ class PhantomDataModule(CXRDataModule):
     def make_source(self, rows: pd.DataFrame) -> ImageSource:
         """Return the drawn images of some rows."""
         numbers = rows["path"].str.removeprefix("phantom/").to_numpy()
-        return PhantomSource(self.phantom, numbers.astype(np.int64))
+        if self._drawn is None and self.n_images * self.phantom.size**2 <= _DRAWN_BYTES:
+            # Once and before any worker is forked, so that all of them share the pixels.
+            self._drawn = np.stack([self.phantom.pixels(n) for n in range(self.n_images)])
+        return PhantomSource(self.phantom, numbers.astype(np.int64), self._drawn)

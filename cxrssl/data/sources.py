@@ -55,22 +55,30 @@ class ImageFiles:
 
 
 class PhantomSource:
-    """Radiographs drawn by the phantom when asked for.
+    """Radiographs drawn by the phantom when asked for, or before.
 
     Args:
         phantom: The generator.
         numbers: Number in the phantom (n,) of each image.
+        drawn: Pixels (m, H, W) of the phantom's first m images, where they have been drawn before.
     """
 
-    def __init__(self, phantom: Phantom, numbers: NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        phantom: Phantom,
+        numbers: NDArray[np.int64],
+        drawn: NDArray[np.uint8] | None = None,
+    ) -> None:
         self._phantom = phantom
         self._numbers = numbers
+        self._drawn = drawn
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     def __getitem__(self, number: int) -> NDArray[np.uint8]:
-        return self._phantom.pixels(int(self._numbers[number]))
+        drawn = int(self._numbers[number])
+        return self._phantom.pixels(drawn) if self._drawn is None else self._drawn[drawn]
 
     def name(self, number: int) -> str:
         """Return the path in the phantom's index."""

@@ -130,6 +130,7 @@ def test_sincos_positions_are_fixed():
     [
         ({"name": "vit_enormous"}, "unknown backbone 'vit_enormous'"),
         ({"name": "resnet18"}, "only timm's VisionTransformer"),
+        ({"heads": 5}, "width must be a multiple of heads, got width 192 and heads 5"),
         ({"drop_path": 1.0}, r"drop_path must be in \[0, 1\), got 1.0"),
     ],
 )
