@@ -76,21 +76,47 @@ class CXRCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Resolve ``--ckpt_path last`` among all runs of the run folder, not only the new one."""
+        if not self._resolve_last():
+            rank_zero_info("No checkpoint to resume yet: the run starts from the beginning.")
+
+    def before_validate(self) -> None:
+        """Resolve ``--ckpt_path last``; without a checkpoint there is nothing to validate."""
+        self._need_last()
+
+    def before_test(self) -> None:
+        """Resolve ``--ckpt_path last``; without a checkpoint there is nothing to test."""
+        self._need_last()
+
+    def before_predict(self) -> None:
+        """Resolve ``--ckpt_path last``; without a checkpoint there is nothing to predict with."""
+        self._need_last()
+
+    def _resolve_last(self) -> bool:
+        """Put the newest checkpoint in the place of ``last``; return whether all is well."""
         config = self.config_init[self.subcommand]
-        if config["ckpt_path"] == "last":
-            config["ckpt_path"] = last_checkpoint(Path(self.trainer.default_root_dir))
+        if config["ckpt_path"] != "last":
+            return True
+        config["ckpt_path"] = last_checkpoint(Path(self.trainer.default_root_dir))
+        if config["ckpt_path"] is not None:
+            rank_zero_info(f"Takes up {config['ckpt_path']}.")
+        return config["ckpt_path"] is not None
+
+    def _need_last(self) -> None:
+        if not self._resolve_last():
+            raise InputError(
+                f"there is no checkpoint below {self.trainer.default_root_dir}: give ckpt_path, or "
+                "the trainer.default_root_dir of the run"
+            )
 
 
 def last_checkpoint(root: Path) -> str | None:
-    """Return the newest ``last.ckpt`` of the runs below a folder, None where there is none."""
-    found = sorted(
-        root.glob("version_*/checkpoints/last*.ckpt"), key=lambda path: path.stat().st_mtime
-    )
-    if not found:
-        rank_zero_info(f"No checkpoint below {root} yet: the run starts from the beginning.")
-        return None
-    rank_zero_info(f"Resumes from {found[-1]}.")
-    return str(found[-1])
+    """Return the newest checkpoint of the runs below a folder, None where there is none.
+
+    Those that SLURM's signal made Lightning write, in the folder itself, count as well.
+    """
+    patterns = ("version_*/checkpoints/*.ckpt", "hpc_ckpt_*.ckpt")
+    found = [path for pattern in patterns for path in root.glob(pattern) if path.is_file()]
+    return str(max(found, key=lambda path: path.stat().st_mtime)) if found else None
 
 
 def _with_defaults(
@@ -105,7 +131,7 @@ def _with_defaults(
         RunFigures(),
         EncoderFile(),
         EmbeddingFile(),
-        ModelCheckpoint(save_last=True, every_n_epochs=1, enable_version_counter=False),
+        ModelCheckpoint(save_last="link", every_n_epochs=1, enable_version_counter=False),
     ]
     for default in defaults:
         kind = type(default)

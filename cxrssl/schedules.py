@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from cxrssl.errors import InputError
+
 __all__ = ["Schedule"]
 
 
@@ -30,7 +32,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if not (0 <= self.warmup <= 1 and 0 <= self.freeze <= 1 and self.warmup + self.freeze <= 1):
-            raise ValueError(
+            raise InputError(
                 "warmup and freeze are shares of the run that add up to at most 1, "
                 f"got warmup={self.warmup} and freeze={self.freeze}"
             )

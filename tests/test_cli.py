@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -93,12 +94,22 @@ def test_validate_test_and_predict_of_a_checkpoint(run, capsys):
 
 def test_last_checkpoint_is_the_newest_of_all_runs(tmp_path):
     assert last_checkpoint(tmp_path) is None
-    for number, version in enumerate(("version_1", "version_0")):
-        path = tmp_path / version / "checkpoints" / "last.ckpt"
-        path.parent.mkdir(parents=True)
+    names = ["version_1/checkpoints/last.ckpt", "version_0/checkpoints/a.ckpt", "hpc_ckpt_1.ckpt"]
+    for number, name in enumerate(names):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
         os.utime(path, (number, number))
+        assert last_checkpoint(tmp_path) == str(path)
+    (tmp_path / "version_1" / "checkpoints" / "gone.ckpt").symlink_to("nowhere")
     assert last_checkpoint(tmp_path) == str(path)
+
+
+def test_validating_the_last_checkpoint_needs_one(run, capsys):
+    assert run("validate", "--ckpt_path=last") == 2
+    assert "there is no checkpoint below" in capsys.readouterr().err
+    assert run("fit", *QUICK) == 0
+    assert run("validate", "--ckpt_path=last") == 0
 
 
 def refused(arguments, capsys):
@@ -123,6 +134,12 @@ def refused(arguments, capsys):
         (["--model.views=EvalView"], "DINOv2 needs views that make global_crops, masks; EvalView"),
         (["--model.views.patch_size=8"], "views mask patches of 8 px but the backbone's have 16"),
         (["--model.views.in_chans=3"], "images of 3 channel"),
+        (["--model.weights.ibott=0"], "no loss term is called ibott; DINOv2 has dino_local"),
+        (["--model.backbone.name=vit_tini"], "unknown backbone 'vit_tini'"),
+        (["--model.backbone.img_size=40"], "img_size must be a multiple of patch_size 16, got 40"),
+        (["--model.recipe.lr.warmup=1.5"], "at most 1, got warmup=1.5"),
+        (["--model.dino_head.layers=0"], "layers must be at least 1, got 0"),
+        (["--trainer.precision=bf16-true"], "a teacher kept in bf16-true cannot follow"),
         (["--model.weights.koleoo=1"], "no loss term is called koleoo"),
         (["--model.backbone.weights=/nowhere.pth"], "there is no weight file /nowhere.pth"),
         (["--trainer.max_steps=-1", "--trainer.max_epochs=-1"], "the run has no end"),
@@ -152,3 +169,8 @@ def test_a_folder_with_a_corrupt_image_trains(run, folder, capsys):
     (folder / "3.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     flags = ["--data=CXRDataModule", f"--data.root={folder}", "--data.num_workers=0"]
     assert run("fit", *flags, "--data.split=[1.0, 0.0, 0.0]", *QUICK) == 0
+    assert run("predict", *flags, "--return_predictions=false", "--ckpt_path=last") == 0
+    (path,) = run.folder.glob("version_*/embeddings.parquet")
+    table = pd.read_parquet(path)
+    blank = table["embedding"].map(lambda row: bool(np.isnan(row).all()))
+    assert table["path"][blank].map(os.path.basename).tolist() == ["3.png"]

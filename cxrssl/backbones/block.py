@@ -53,7 +53,7 @@ class PackedBlock(Block):  # type: ignore[misc]
         if not (self.training and self.drop_rate > 0):
             return [x + y for x, y in zip(groups, branch(groups), strict=True)]
         subsets = [draw_subset(len(x), self.drop_rate, x.device) for x in groups]
-        kept = branch([x[rows] for x, rows in zip(groups, subsets, strict=True)])
+        kept = branch([x.index_select(0, rows) for x, rows in zip(groups, subsets, strict=True)])
         return [
             torch.index_add(x, 0, rows, y.to(x.dtype), alpha=len(x) / len(rows))
             for x, rows, y in zip(groups, subsets, kept, strict=True)

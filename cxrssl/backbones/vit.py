@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import timm
 import torch
 from timm.layers import Mlp, SwiGLUPacked
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cxrssl.backbones.block import PackedBlock
 from cxrssl.backbones.positions import Interpolation, resample_positions, sincos_positions
 from cxrssl.backbones.tokens import Tokens
+from cxrssl.errors import InputError
 
 if TYPE_CHECKING:
     from cxrssl.backbones.weights import LoadReport
@@ -134,7 +135,7 @@ class ViT(nn.Module):
 
     def _set_drop_path(self, rate: float, shape: str) -> None:
         if not 0 <= rate < 1:
-            raise ValueError(f"drop_path must be in [0, 1), got {rate}")
+            raise InputError(f"drop_path must be in [0, 1), got {rate}")
         last = max(len(self.vit.blocks) - 1, 1)
         for number, block in enumerate(self.vit.blocks):
             block.drop_rate = rate if shape == "uniform" else rate * number / last
@@ -213,7 +214,7 @@ class ViT(nn.Module):
     ) -> tuple[Tensor, tuple[int, int]]:
         height, width = x.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
-            raise ValueError(
+            raise InputError(
                 f"image sides must be multiples of the patch size {self.patch_size}, "
                 f"got {height} x {width}"
             )
@@ -222,7 +223,7 @@ class ViT(nn.Module):
         patches = vit.patch_embed(x).flatten(1, 2)  # (B, N, D)
         if mask is not None:
             if mask_token is None:
-                raise ValueError("a mask needs a mask_token")
+                raise InputError("a mask needs a mask_token")
             patches = torch.where(mask[..., None], mask_token.to(patches.dtype), patches)
         patches = patches + self.position_tokens(grid)
         if keep is not None:
@@ -264,11 +265,8 @@ class ViT(nn.Module):
 
 def _build(arguments: dict[str, Any]) -> VisionTransformer:
     name = _SHORT_NAMES.get(arguments["name"], arguments["name"])
-    if not timm.is_model(name):
-        raise ValueError(
-            f"unknown backbone {arguments['name']!r}: use one of {', '.join(_SHORT_NAMES)} "
-            "or the name of a timm VisionTransformer"
-        )
+    named = _reference(name)
+    _check_sizes(arguments, named)
     options = {
         "patch_size": arguments["patch_size"],
         "embed_dim": arguments["width"],
@@ -276,41 +274,57 @@ def _build(arguments: dict[str, Any]) -> VisionTransformer:
         "num_heads": arguments["heads"],
         "init_values": arguments["layer_scale"],
     }
-    width, heads = arguments["width"] or _width_of(name), arguments["heads"]
-    if heads and width % heads:
-        raise ValueError(f"width must be a multiple of heads, got width {width} and heads {heads}")
     options = {key: value for key, value in options.items() if value is not None}
-    options |= _ffn_options(arguments["ffn"], width)
-    try:
-        vit = timm.create_model(
-            name,
-            pretrained=False,
-            num_classes=0,
-            global_pool="",
-            img_size=arguments["img_size"],
-            in_chans=arguments["in_chans"],
-            class_token=arguments["class_token"],
-            reg_tokens=arguments["registers"],
-            no_embed_class=True,
-            dynamic_img_size=True,
-            block_fn=PackedBlock,
-            **options,
-        )
-    except TypeError as error:  # other architectures do not know these arguments
-        raise ValueError(
-            f"{name} cannot be used: only timm's VisionTransformer is supported ({error})"
-        ) from error
-    if not isinstance(vit, VisionTransformer):
-        raise ValueError(
-            f"{name} is a {type(vit).__name__}; only timm's VisionTransformer is supported"
-        )
-    return vit
+    options |= _ffn_options(arguments["ffn"], arguments["width"] or named.embed_dim)
+    return timm.create_model(
+        name,
+        pretrained=False,
+        num_classes=0,
+        global_pool="",
+        img_size=arguments["img_size"],
+        in_chans=arguments["in_chans"],
+        class_token=arguments["class_token"],
+        reg_tokens=arguments["registers"],
+        no_embed_class=True,
+        dynamic_img_size=True,
+        block_fn=PackedBlock,
+        **options,
+    )
 
 
-def _width_of(name: str) -> int:
+def _reference(name: str) -> VisionTransformer:
+    """Return timm's own model of a name without memory for weights, if it is one we can wrap."""
+    if not timm.is_model(name):
+        raise InputError(
+            f"unknown backbone {name!r}: use one of {', '.join(_SHORT_NAMES)} "
+            "or the name of a timm VisionTransformer"
+        )
     with torch.device("meta"):
-        width: int = timm.create_model(name, pretrained=False, num_classes=0).num_features
-    return width
+        named = timm.create_model(name, pretrained=False, num_classes=0)
+    blocks = getattr(named, "blocks", [None])
+    if type(named) is not VisionTransformer or type(blocks[0]) is not Block:
+        raise InputError(
+            f"{name} cannot be used: only timm's VisionTransformer is supported, with its usual "
+            f"blocks; this is a {type(named).__name__} of {type(blocks[0]).__name__}s"
+        )
+    return named
+
+
+def _check_sizes(arguments: dict[str, Any], named: VisionTransformer) -> None:
+    for key in ("img_size", "patch_size", "in_chans", "width", "depth", "heads"):
+        if arguments[key] is not None and arguments[key] < 1:
+            raise InputError(f"{key} must be positive, got {arguments[key]}")
+    if arguments["registers"] < 0:
+        raise InputError(f"registers must not be negative, got {arguments['registers']}")
+    patch = arguments["patch_size"] or named.patch_embed.patch_size[0]
+    if arguments["img_size"] % patch:
+        raise InputError(
+            f"img_size must be a multiple of patch_size {patch}, got {arguments['img_size']}"
+        )
+    width = arguments["width"] or named.embed_dim
+    heads = arguments["heads"] or named.blocks[0].attn.num_heads
+    if width % heads:
+        raise InputError(f"width must be a multiple of heads, got width {width} and heads {heads}")
 
 
 def _ffn_options(ffn: str | None, width: int) -> dict[str, Any]:

@@ -85,7 +85,10 @@ def load_backbone_weights(
     Raises:
         InputError: If the file cannot be read, is no known ViT, or does not fit.
     """
-    state, _ = read_weights(path)
+    state, description = read_weights(path)
+    place = (description or {}).get("encoder", "")
+    if place and any(key.startswith(f"{place}.") for key in state):  # a checkpoint, of all parts
+        state = {key: value for key, value in state.items() if key.startswith(f"{place}.")}
     name, found = to_timm_names(state, str(path))
     report = LoadReport(source=str(path), format=name)
     mask_token = found.pop("mask_token", None)

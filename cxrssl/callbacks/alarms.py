@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from cxrssl.errors import InputError
+
 __all__ = ["Alarms"]
 
 _CALMER = "Try a lower learning rate, a longer warm-up, or"
@@ -36,7 +38,7 @@ class Alarms:
 
     def __init__(self, *, patience: int = 3, step_patience: int = 10) -> None:
         if patience < 1 or step_patience < 1:
-            raise ValueError(
+            raise InputError(
                 f"patience and step_patience must be at least 1, got {patience} and {step_patience}"
             )
         self.patience = patience

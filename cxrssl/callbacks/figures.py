@@ -42,7 +42,7 @@ class RunFigures(Callback):
 
     def __init__(self, images: int = 6, *, points: int = 1000) -> None:
         if images < 0:
-            raise ValueError(f"images must not be negative, got {images}")
+            raise InputError(f"images must not be negative, got {images}")
         self.images = images
         self.history = History(points)
         self._folder: Path | None = None

@@ -18,6 +18,7 @@ from cxrssl.callbacks.features import gather_images
 from cxrssl.callbacks.probe import OnlineProbe
 from cxrssl.callbacks.scalars import log_scalars
 from cxrssl.callbacks.undisturbed import undisturbed
+from cxrssl.errors import InputError
 
 __all__ = ["Health"]
 
@@ -53,9 +54,9 @@ class Health(Callback):
         step_patience: int = 10,
     ) -> None:
         if every_n_steps < 1:
-            raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
+            raise InputError(f"every_n_steps must be at least 1, got {every_n_steps}")
         if alarm not in ("warn", "stop", "off"):
-            raise ValueError(f"alarm must be 'warn', 'stop' or 'off', got {alarm!r}")
+            raise InputError(f"alarm must be 'warn', 'stop' or 'off', got {alarm!r}")
         self.every_n_steps = every_n_steps
         self.alarm = alarm
         self.alarms = Alarms(patience=patience, step_patience=step_patience)
@@ -63,7 +64,8 @@ class Health(Callback):
         self._last_step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin with this run's steps."""
+        """Begin with this run's steps, and have the objective monitor those that are read."""
+        vars(pl_module)["monitor_every"] = self.every_n_steps
         self._last_step = trainer.global_step
         self._seen = None
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from cxrssl.errors import InputError
+
 __all__ = ["History"]
 
 
@@ -23,7 +25,7 @@ class History:
 
     def __init__(self, limit: int = 1000) -> None:
         if limit < 2:
-            raise ValueError(f"limit must be at least 2, got {limit}")
+            raise InputError(f"limit must be at least 2, got {limit}")
         self.limit = limit
         self.curves: dict[str, list[tuple[int, float]]] = {}
         self._distance: dict[str, int] = {}

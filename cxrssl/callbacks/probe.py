@@ -72,7 +72,7 @@ class OnlineProbe(Callback):
             ("k", k),
         ):
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+                raise InputError(f"{name} must be at least 1, got {value}")
         self.every_n_epochs = every_n_epochs
         self.every_n_steps = every_n_steps
         self.k = k

@@ -21,7 +21,7 @@ class RunLength(Callback):
 
     def __init__(self, images: int) -> None:
         if images < 1:
-            raise ValueError(f"images must be positive, got {images}")
+            raise InputError(f"images must be positive, got {images}")
         self.images = images
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

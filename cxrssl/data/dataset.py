@@ -90,8 +90,9 @@ class EvalDataset(Dataset[dict[str, Any]]):
     """Batches of the deterministic view and its labels.
 
     A batch holds `image` (B, C, H, W), `labels` (B, F) float32 with NaN for missing,
-    `image_number` (B,) int64 and `failures` as in `ViewDataset`. Every image keeps its place: a
-    corrupt one is all zeros with all labels missing, so that nothing is measured on it.
+    `image_number` (B,) int64, `readable` (B,) bool and `failures` as in `ViewDataset`. Every image
+    keeps its place: a corrupt one is all zeros with all labels missing, so that nothing is measured
+    on it.
 
     Args:
         source: The images.
@@ -122,6 +123,8 @@ class EvalDataset(Dataset[dict[str, Any]]):
         batch: dict[str, Any] = dict(self.view.collate(samples))
         batch["labels"] = torch.from_numpy(labels)
         batch["image_number"] = torch.tensor(plan.images)
+        corrupt = torch.tensor([number for number, _ in failures], dtype=torch.int64)
+        batch["readable"] = ~torch.isin(batch["image_number"], corrupt)
         batch["failures"] = failures
         return batch
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cxrssl.errors import InputError
 from cxrssl.heads.prototypes import Prototypes
 
 __all__ = ["DINOHead"]
@@ -39,7 +40,7 @@ class DINOHead(nn.Module):
     ) -> None:
         super().__init__()
         if layers < 1:
-            raise ValueError(f"layers must be at least 1, got {layers}")
+            raise InputError(f"layers must be at least 1, got {layers}")
         self.n_prototypes = prototypes
         widths = [in_dim, *[hidden] * (layers - 1), bottleneck]
         steps: list[nn.Module] = []

@@ -7,17 +7,19 @@ from cxrssl.losses.cross_entropy import soft_cross_entropy
 __all__ = ["ibot_loss", "mask_weights"]
 
 
-def mask_weights(masks: Tensor) -> Tensor:
+def mask_weights(masks: Tensor, index: Tensor) -> Tensor:
     """Return 1 / n_b for every masked patch of crop b, in the order of the masked patches.
 
     Args:
         masks: (V, N) bool, True where a patch of the crop is masked.
+        index: (M,) positions of the masked patches in the flattened masks, ``masks.flatten()
+            .nonzero()[:, 0]``; found once a step, since finding them makes a GPU wait.
 
     Returns:
-        (M,) float32, M the number of masked patches.
+        (M,) float32.
     """
-    per_crop = 1 / masks.sum(-1, keepdim=True).clamp(min=1).float()  # (V, 1)
-    return per_crop.expand_as(masks)[masks]
+    per_crop = 1 / masks.sum(-1).clamp(min=1).float()  # (V,)
+    return per_crop[index // masks.shape[1]]
 
 
 def ibot_loss(

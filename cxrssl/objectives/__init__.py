@@ -1,7 +1,8 @@
 """Objectives: one LightningModule a method, and the base class that trains it."""
 
-from cxrssl.objectives.base import NonFiniteLossError, Objective
+from cxrssl.objectives.base import Objective
 from cxrssl.objectives.dinov2 import DINOv2
+from cxrssl.objectives.nonfinite import NonFiniteLossError
 from cxrssl.objectives.recipe import Recipe
 from cxrssl.objectives.teacher import Teacher
 

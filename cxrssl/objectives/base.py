@@ -8,23 +8,21 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from lightning import LightningModule
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 import cxrssl
 from cxrssl.backbones import Tokens, ViT
 from cxrssl.errors import InputError
 from cxrssl.losses.distributed import all_sum, world_size
+from cxrssl.objectives.nonfinite import NonFiniteSteps
 from cxrssl.objectives.recipe import Recipe, parameter_groups, set_rates
 from cxrssl.objectives.stage import load_stage
 from cxrssl.schedules import Schedule
 from cxrssl.views import Views
 
-__all__ = ["NonFiniteLossError", "Objective"]
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss or its gradient was not finite for several steps in a row."""
+__all__ = ["Objective"]
 
 
 class Objective(LightningModule, ABC):
@@ -54,6 +52,8 @@ class Objective(LightningModule, ABC):
     """
 
     default_weights: ClassVar[Mapping[str, float]] = {}
+    term_names: ClassVar[tuple[str, ...]] = ()
+    """Names of all terms, so that a misspelt weight is refused at once; checked later if empty."""
     batch_keys: ClassVar[tuple[str, ...]] = ()
     """What a batch must hold; checked with a message before the terms are computed."""
 
@@ -77,16 +77,18 @@ class Objective(LightningModule, ABC):
                 f"{in_chans}; set in_chans of both to the same number"
             )
         self.weights = {**self.default_weights, **(weights or {})}
+        if self.term_names:
+            self._check_weights(self.term_names)
         self.recipe = recipe
         self.init_from = init_from
-        self.max_nonfinite = max_nonfinite
         self.total_steps: int | None = None
+        self.monitor_every: int | None = None
         self.monitoring = False
         self.monitored: dict[str, Tensor] = {}
         self._lr = recipe.lr
-        self._usable = 0
-        self._nonfinite_in_a_row = 0
-        self.nonfinite_steps = 0
+        self._trained_steps = 0
+        self._nonfinite = NonFiniteSteps(max_nonfinite)
+        self._overflowed = False
 
     @abstractmethod
     def loss_terms(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
@@ -158,15 +160,29 @@ class Objective(LightningModule, ABC):
 
     def describe(self) -> dict[str, Any]:
         """Return what a file with this encoder must say about itself, as plain data."""
+        encoder = self.encoder
+        place = next((name for name, module in self.named_modules() if module is encoder), "")
         return {
             "version": cxrssl.__version__,
             "objective": type(self).__name__,
-            "backbone": {"class": "ViT", "arguments": self.encoder.arguments},
+            "encoder": place,
+            "backbone": {"class": "ViT", "arguments": encoder.arguments},
             "normalisation": {"mean": self.views.mean, "std": self.views.std},
             "image_size": self.views.image_size,
         }
 
     # Lightning's hooks, in the order of a run.
+
+    def setup(self, stage: str) -> None:
+        """Refuse what would be wrong in silence."""
+        strategy, precision = type(self.trainer.strategy).__name__, str(self.trainer.precision)
+        if "FSDP" in strategy or "ModelParallel" in strategy or "DeepSpeed" in strategy:
+            raise InputError(f"{strategy} shards the model, which is not supported yet; use ddp")
+        if stage == "fit" and precision in ("bf16-true", "16-true"):
+            raise InputError(
+                f"a teacher kept in {precision} cannot follow: its updates are smaller than the "
+                "precision; use bf16-mixed, 16-mixed or 32-true"
+            )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build AdamW over groups by layer; also reads the length of the run."""
@@ -214,21 +230,24 @@ class Objective(LightningModule, ABC):
             f"{self._lr.value:.3g}."
         )
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor | None:
-        """Return the weighted loss of a micro-batch, or None where it is not finite."""
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Return the weighted loss of a micro-batch; zero, with zero gradients, if not finite."""
         self._seed_step(batch_idx)
         step = self.trainer.global_step
-        interval: int = getattr(self.trainer, "log_every_n_steps", 0) or 50  # 0: nothing is logged
-        self.monitoring = step % interval == 0
+        every: int = self.monitor_every or getattr(self.trainer, "log_every_n_steps", 0) or 50
+        self.monitoring = step % every == 0
+        self.monitored = {}
+        images = batch["image_number"].tolist() if "image_number" in batch else []
+        self._nonfinite.see(images)
         terms = self._weighted_terms(batch, self._progress(step))
         total = terms["loss"]
         means = all_sum(torch.stack(list(terms.values()))) / world_size()
         # The mean over processes is not finite on all of them as soon as it is not on one, so
         # every process takes the same branch.
         if not torch.isfinite(means[0]):
-            self._skip("loss", batch)
-            return None
-        self._usable += 1
+            self._nonfinite.spoil("loss", [] if torch.isfinite(total) else images)
+            # Every parameter takes part in the backward pass, as DDP needs it.
+            return torch.stack([(p * 0).sum() for p in self.parameters() if p.requires_grad]).sum()
         values = dict(zip(terms, means, strict=True))
         self.log("loss", values.pop("loss"), prog_bar=True)
         self.log_dict({f"loss/{name}": value for name, value in values.items()})
@@ -243,8 +262,11 @@ class Objective(LightningModule, ABC):
         self._log_held_out("test", batch)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """Return embeddings (B, D) with the numbers of their images."""
-        return {"image_number": batch["image_number"], "embedding": self.embed(batch["image"])}
+        """Return embeddings (B, D) with the numbers of their images; NaN for corrupt ones."""
+        embedding = self.embed(batch["image"])
+        if "readable" in batch:
+            embedding[~batch["readable"]] = torch.nan
+        return {"image_number": batch["image_number"], "embedding": embedding}
 
     def configure_gradient_clipping(
         self,
@@ -254,16 +276,19 @@ class Objective(LightningModule, ABC):
     ) -> None:
         """Clip each sub-module by itself; drop gradients that are not finite."""
         clip = self.recipe.clip if gradient_clip_val is None else gradient_clip_val
-        norms = {}
-        for name, parameters in self.clip_groups().items():
-            limit = float("inf") if clip is None else clip
-            norms[name] = nn.utils.clip_grad_norm_(parameters, limit)
+        limit = float("inf") if clip is None else clip
+        norms = {
+            name: nn.utils.clip_grad_norm_(parameters, limit).detach()
+            for name, parameters in self.clip_groups().items()
+        }
         if self.monitoring:
-            self.monitored |= {f"grad_norm_{name}": norm.detach() for name, norm in norms.items()}
-        if self._usable and not all(torch.isfinite(norm) for norm in norms.values()):
+            self.monitored |= {f"grad_norm_{name}": norm for name, norm in norms.items()}
+        if not torch.isfinite(torch.stack(list(norms.values()))).all():
+            self._overflowed = self._scaler_searches()
+            if not self._overflowed:
+                self._nonfinite.spoil("gradient")
+        if self._nonfinite.spoilt:
             optimizer.zero_grad(set_to_none=True)
-            self._skip("gradient", None)
-            self._usable = 0
 
     def optimizer_step(
         self,
@@ -276,16 +301,35 @@ class Objective(LightningModule, ABC):
         step = self.trainer.global_step
         progress = self._progress(step)
         lr, decay = set_rates(optimizer, self.recipe, self._lr, progress, step, self.total_steps)
+        self._overflowed = False
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.log_dict({"schedule/lr": lr, "schedule/weight_decay": decay})
-        if self._usable:
+        if self._nonfinite.spoilt or self._overflowed:
+            self.forget_step()
+        else:
             self.update_teacher(progress)
-            self._nonfinite_in_a_row = 0
-        self._usable = 0
+        self._nonfinite.close(step, self._image_names)
+        self.log_dict(
+            {
+                "schedule/lr": lr,
+                "schedule/weight_decay": decay,
+                "health/nonfinite_steps": float(self._nonfinite.total),
+            }
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make the checkpoint describe itself."""
+        """Make the checkpoint describe itself and the run it stands in."""
         checkpoint["cxrssl"] = self.describe()
+        checkpoint["cxrssl_run"] = {
+            "total_steps": self.total_steps,
+            "nonfinite_steps": self._nonfinite.total,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Know how far training had come, for the schedules of held-out losses."""
+        run = checkpoint.get("cxrssl_run", {})
+        self.total_steps = run.get("total_steps")
+        self._nonfinite.total = run.get("nonfinite_steps", 0)
+        self._trained_steps = checkpoint.get("global_step", 0)
 
     def _progress(self, step: int) -> float:
         return step / self.total_steps if self.total_steps else 0.0
@@ -299,20 +343,15 @@ class Objective(LightningModule, ABC):
                 f"{type(self.views).__name__} does not make {', '.join(lacking)}"
             )
         terms = self.loss_terms(batch, progress)
-        unknown = set(self.weights) - set(terms) - {n for n, w in self.weights.items() if w == 0}
-        unknown -= set(self.default_weights)
-        if unknown:
-            raise InputError(
-                f"no loss term is called {', '.join(sorted(unknown))}; {type(self).__name__} has "
-                f"{', '.join(terms)}"
-            )
+        self._check_weights(self.term_names or tuple(terms))
         total = torch.stack([self.weight(name) * term for name, term in terms.items()]).sum()
         return {"loss": total, **terms}
 
     def _log_held_out(self, name: str, batch: dict[str, Any]) -> None:
         self.monitoring = False
-        terms = self._weighted_terms(batch, self._progress(self.trainer.global_step))
-        self.forget_step()
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
+        step = self.trainer.global_step if fitting else self._trained_steps
+        terms = self._weighted_terms(batch, self._progress(step))
         values = {f"{name}/{key}": value for key, value in terms.items()}
         size = len(batch["image_number"])
         self.log_dict(values, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
@@ -322,23 +361,22 @@ class Objective(LightningModule, ABC):
         key = [seed, self.trainer.current_epoch, batch_idx, self.trainer.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
-    def _skip(self, what: str, batch: dict[str, Any] | None) -> None:
-        self.forget_step()
-        self.nonfinite_steps += 1
-        self._nonfinite_in_a_row += 1
-        images = self._image_names(batch)
-        message = f"Step {self.trainer.global_step} was skipped: its {what} is not finite."
-        if self._nonfinite_in_a_row > self.max_nonfinite:
-            raise NonFiniteLossError(
-                f"{message} That makes {self._nonfinite_in_a_row} in a row, so the run stops. "
-                f"Try a lower learning rate, more warm-up or float32. Images: {images}"
+    def _check_weights(self, terms: Sequence[str]) -> None:
+        unknown = sorted(set(self.weights) - set(self.default_weights) - set(terms))
+        if unknown:
+            raise InputError(
+                f"no loss term is called {', '.join(unknown)}; {type(self).__name__} has "
+                f"{', '.join(terms)}"
             )
-        rank_zero_warn(f"{message} Images: {images}")
 
-    def _image_names(self, batch: dict[str, Any] | None) -> str:
-        if batch is None or "image_number" not in batch:
-            return "not known"
-        numbers: Sequence[int] = batch["image_number"].tolist()
+    def _scaler_searches(self) -> bool:
+        """Return whether float16 loss scaling explains a gradient that is not finite.
+
+        The scaler finds its scale by overflowing, skips the step by itself and halves the scale.
+        """
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return scaler is not None and scaler.get_scale() >= 1
+
+    def _image_names(self, numbers: Sequence[int]) -> list[str]:
         describe = getattr(getattr(self.trainer, "datamodule", None), "describe_images", None)
-        names = map(str, numbers) if describe is None else describe(numbers)
-        return ", ".join(names)
+        return list(map(str, numbers)) if describe is None else describe(numbers)

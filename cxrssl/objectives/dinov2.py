@@ -32,6 +32,9 @@ _DINO_TERMS = ("dino_local", "dino_global")
 class DINOv2(Objective):
     """DINOv2 (Oquab et al., 2023, arXiv 2304.07193) as its released code trains it.
 
+    The defaults are those of its short recipe (ViT-L/16), which also gives the backbone
+    ``drop_path=0.3`` and ``layer_scale=1e-5``; the long recipe is in ``examples/recipes``.
+
     The teacher sees the two global crops; the student sees them with patches masked, and the local
     crops. Terms, each with its weight:
 
@@ -59,6 +62,7 @@ class DINOv2(Objective):
     """
 
     default_weights: ClassVar[Mapping[str, float]] = {"koleo": 0.1}
+    term_names: ClassVar[tuple[str, ...]] = ("dino_local", "dino_global", "ibot", "koleo")
     batch_keys: ClassVar[tuple[str, ...]] = ("global_crops", "masks")
 
     def __init__(
@@ -143,18 +147,19 @@ class DINOv2(Objective):
         """Return the terms of a batch of :class:`MultiCrop`."""
         crops = _crop_major(batch["global_crops"])  # (2B, C, H, W)
         masks = _crop_major(batch["masks"]) if self.with_ibot else None  # (2B, N)
+        index = None if masks is None else masks.flatten().nonzero()[:, 0]  # (M,)
         small = batch.get("local_crops")
         n_local = 0 if small is None else small.shape[1]
         temperature = self.scheduled(self.teacher_temperature, progress)
 
-        cls_target, patch_target = self._teacher_targets(crops, masks, temperature)
+        cls_target, patch_target = self._teacher_targets(crops, index, temperature)
         inputs = [crops] if small is None else [crops, _crop_major(small)]
         tokens = self.backbone.forward_many(
             inputs,
             masks=[masks, *[None] * (len(inputs) - 1)],
             mask_token=self.mask_token if self.with_ibot else None,
         )
-        logits_global, logits_local, logits_patch = self._student_logits(tokens, masks)
+        logits_global, logits_local, logits_patch = self._student_logits(tokens, index)
 
         terms: dict[str, Tensor] = {}
         student_t = self.student_temperature
@@ -168,8 +173,9 @@ class DINOv2(Objective):
             cls = _cls(tokens[0]).unflatten(0, (2, -1))
             parts = [koleo_loss(crop, self.koleo_scope) for crop in cls]
             terms["koleo"] = torch.stack(parts).sum()
-        if masks is not None and logits_patch is not None and patch_target is not None:
-            weights = mask_weights(masks)
+        if masks is not None and index is not None and logits_patch is not None:
+            assert patch_target is not None
+            weights = mask_weights(masks, index)
             terms["ibot"] = ibot_loss(logits_patch, patch_target, weights, len(masks), student_t)
         if self.monitoring:
             self._monitor(cls_target, logits_global.detach().unflatten(0, (2, -1)))
@@ -207,17 +213,18 @@ class DINOv2(Objective):
 
     @torch.no_grad()
     def _teacher_targets(
-        self, crops: Tensor, masks: Tensor | None, temperature: float
+        self, crops: Tensor, index: Tensor | None, temperature: float
     ) -> tuple[Tensor, Tensor | None]:
         """Return probabilities of the class tokens (2, B, K) and of the masked patches (M, K)."""
         teacher = self._teacher_parts
         tokens: Tokens = teacher["backbone"](crops)
         cls = self._probabilities(teacher["dino_head"](_cls(tokens)), temperature, "dino_center")
         cls = cls.unflatten(0, (2, -1))
-        if masks is None:
+        if index is None:
             return cls, None
         head = teacher["ibot_head" if self.ibot_head is not None else "dino_head"]
-        return cls, self._probabilities(head(tokens.patches[masks]), temperature, "ibot_center")
+        patches = tokens.patches.flatten(0, 1).index_select(0, index)
+        return cls, self._probabilities(head(patches), temperature, "ibot_center")
 
     def _probabilities(self, logits: Tensor, temperature: float, center: str) -> Tensor:
         if self.centering == "sinkhorn":
@@ -229,14 +236,16 @@ class DINOv2(Objective):
         return probabilities
 
     def _student_logits(
-        self, tokens: list[Tokens], masks: Tensor | None
+        self, tokens: list[Tokens], index: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return logits of global crops (2B, K), local crops (L B, K) and masked patches (M, K).
 
         Whatever shares a head goes through it in one call; only masked patches go at all.
         """
         rows = [_cls(group) for group in tokens]
-        patches = None if masks is None else tokens[0].patches[masks]
+        patches = None
+        if index is not None:
+            patches = tokens[0].patches.flatten(0, 1).index_select(0, index)
         if patches is not None and self.ibot_head is None:
             rows.append(patches)
         logits = list(self.dino_head(torch.cat(rows)).split([len(group) for group in rows]))
@@ -252,7 +261,7 @@ class DINOv2(Objective):
         choice = teacher.argmax(-1)  # (2, B)
         self.monitored |= {
             "teacher_entropy": entropy,
-            "prototype_usage": torch.tensor(len(choice.unique()) / self.n_prototypes),
+            "prototype_usage": torch.tensor(choice.unique().numel() / self.n_prototypes),
             "student_teacher_agreement": (student.flip(0).argmax(-1) == choice).float().mean(),
         }
 

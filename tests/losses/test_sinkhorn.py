@@ -34,6 +34,17 @@ def test_equals_the_slow_form(scale, temperature):
     assert_close(result.sum(1), torch.ones(12))
 
 
+@pytest.mark.parametrize("length", [1.4, 2.0, 3.0, 10.0])
+def test_collapse_onto_one_prototype_stays_exact(length):
+    """All rows like the same prototype: the case in which the method has to help."""
+    torch.manual_seed(0)
+    logits = torch.rand(16, 12) * 0.2 - length
+    logits[:, 3] += 2 * length
+    result = sinkhorn(logits, 0.04)
+    assert_close(result.double(), slow_sinkhorn(logits, 0.04, 3), atol=1e-4, rtol=1e-3)
+    assert result.mean(0).max() < 0.5
+
+
 def test_logits_far_beyond_the_range_of_exp_stay_finite():
     logits = torch.randn(8, 16) * 50
     result = sinkhorn(logits, 0.04)

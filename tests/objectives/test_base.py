@@ -135,7 +135,7 @@ def test_non_finite_batches_are_skipped_and_counted():
         trainer.fit(objective, loader(batches))
     messages = [str(w.message) for w in caught if "was skipped" in str(w.message)]
     assert [message.split("Images: ")[1][:4] for message in messages] == ["4, 5", "12, "]
-    assert objective.nonfinite_steps == 2
+    assert objective._nonfinite.total == 2
     assert len(counter.updates) == 3
     assert all(torch.isfinite(v).all() for v in objective.state_dict().values())
 
