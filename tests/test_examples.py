@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from cxrssl.__main__ import main
+from cxrssl.backbones import ViT
 from cxrssl.data.phantom import Phantom, write_png
+from tests.backbones.official import official_state, save_official
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+SMALL = {"width": 32, "depth": 2, "heads": 2}
 TINY = [
-    "--model.backbone.width=32",
-    "--model.backbone.depth=2",
-    "--model.backbone.heads=2",
+    *(f"--model.backbone.{key}={value}" for key, value in SMALL.items()),
     "--model.views.n_local=1",
     "--model.dino_head.prototypes=16",
     "--model.dino_head.hidden=16",
@@ -54,7 +55,11 @@ def test_example_trains_two_steps(name, folder, tmp_path):
     text = "".join((EXAMPLES / config).read_text() for config in configs)
     flags = [*TINY, f"--trainer.default_root_dir={tmp_path}"]
     if "weights: dinov2" in text:
-        flags.append("--model.backbone.weights=null")
+        released = ViT(
+            "vit_base", img_size=518, patch_size=14, in_chans=3, layer_scale=1.0, **SMALL
+        )
+        path = save_official(official_state(released), tmp_path / "dinov2.pth")
+        flags.append(f"--model.backbone.weights={path}")
     if "ibot_head" in text:
         flags += IBOT_HEAD
     if "PhantomDataModule" in text:

@@ -18,7 +18,8 @@ class EmbeddingFile(BasePredictionWriter):
     """Writes ``embeddings.parquet`` into the run's folder at the end of ``trainer.predict``.
 
     One row an image, in the order of the index: the columns of the data module's index and
-    ``embedding``, a list of D numbers, NaN for an image that could not be read. Several processes write ``embeddings_rank<r>.parquet`` each.
+    ``embedding``, a list of D numbers, NaN for an image that could not be read. Several processes
+    write ``embeddings_rank<r>.parquet`` each.
     """
 
     def __init__(self) -> None:

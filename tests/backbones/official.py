@@ -25,3 +25,15 @@ def save_official(state: dict[str, Tensor], path) -> str:
     """Write a state dict as the official releases do and return the path."""
     torch.save(state, path)
     return str(path)
+
+
+def official_state(vit: ViT, chunks: int = 0) -> dict[str, torch.Tensor]:
+    """Return a ViT's weights under the names of the official code, in block chunks if wanted."""
+    state = {"mask_token": torch.randn(1, vit.embed_dim)}
+    for key, value in vit.vit.state_dict().items():
+        name = key.replace("reg_token", "register_tokens")
+        if chunks and name.startswith("blocks."):
+            number = int(name.split(".")[1])
+            name = f"blocks.{number * chunks // len(vit.vit.blocks)}.{name[len('blocks.') :]}"
+        state[name] = value.clone()
+    return state

@@ -8,20 +8,8 @@ from torch.testing import assert_close
 
 from cxrssl.backbones import ViT, load_backbone_weights, load_encoder
 from cxrssl.errors import InputError
-from tests.backbones.official import save_official, tiny_vit
+from tests.backbones.official import official_state, save_official, tiny_vit
 from tests.golden import load_golden, subset
-
-
-def official_state(vit: ViT, chunks: int = 0) -> dict[str, torch.Tensor]:
-    """Return a ViT's weights under the names of the official code, in block chunks if wanted."""
-    state = {"mask_token": torch.randn(1, vit.embed_dim)}
-    for key, value in vit.vit.state_dict().items():
-        name = key.replace("reg_token", "register_tokens")
-        if chunks and name.startswith("blocks."):
-            number = int(name.split(".")[1])
-            name = f"blocks.{number * chunks // len(vit.vit.blocks)}.{name[len('blocks.') :]}"
-        state[name] = value.clone()
-    return state
 
 
 def same(a: ViT, b: ViT) -> None:
