@@ -23,6 +23,7 @@ class PhantomDataModule(CXRDataModule):
         n_images: Images in all splits together.
         size: Side of an image in pixels, H = W.
         phantom_seed: Seed of the images; another seed draws other patients.
+        severity: How large findings are within their ranges; see `Phantom`.
         views: See `CXRDataModule`, as for all that follow.
         batch_size: Images per process and batch.
         num_workers: Worker processes of each loader.
@@ -38,6 +39,7 @@ class PhantomDataModule(CXRDataModule):
         n_images: int = 2000,
         size: int = 128,
         phantom_seed: int = 0,
+        severity: float = 1.0,
         *,
         views: Views | None = None,
         batch_size: int = 64,
@@ -61,7 +63,7 @@ class PhantomDataModule(CXRDataModule):
         if n_images < 1:
             raise InputError(f"n_images must be at least 1, got {n_images}")
         self.n_images = n_images
-        self.phantom = Phantom(size, phantom_seed)
+        self.phantom = Phantom(size, phantom_seed, severity=severity)
         self._drawn: NDArray[np.uint8] | None = None
 
     def make_index(self) -> pd.DataFrame:

@@ -70,11 +70,11 @@ class Effusion:
     opacity: float
 
     @classmethod
-    def sample(cls, rng: np.random.Generator) -> "Effusion":
-        """Draw an effusion; small ones are more frequent."""
+    def sample(cls, rng: np.random.Generator, severity: float = 1.0) -> "Effusion":
+        """Draw an effusion; at severity 1 small ones are more frequent."""
         return cls(
             _side(rng),
-            0.11 + 0.38 * rng.random() ** 1.8,
+            0.11 + 0.38 * rng.random() ** (1.8 / severity),
             rng.uniform(0.1, 0.7),
             rng.uniform(0.7, 1),
         )
@@ -107,9 +107,9 @@ class Pneumothorax:
     line: float
 
     @classmethod
-    def sample(cls, rng: np.random.Generator) -> "Pneumothorax":
-        """Draw a pneumothorax; narrow ones are more frequent."""
-        width = 0.08 + 0.2 * rng.random() ** 1.5
+    def sample(cls, rng: np.random.Generator, severity: float = 1.0) -> "Pneumothorax":
+        """Draw a pneumothorax; at severity 1 narrow ones are more frequent."""
+        width = 0.08 + 0.2 * rng.random() ** (1.5 / severity)
         return cls(_side(rng), width, rng.uniform(0.45, 0.95), rng.uniform(0.08, 0.15))
 
     def pleura(self, lung: Lung) -> Points:
@@ -150,14 +150,14 @@ class Nodule:
     lobes: tuple[float, ...]
 
     @classmethod
-    def sample(cls, rng: np.random.Generator) -> "Nodule":
+    def sample(cls, rng: np.random.Generator, severity: float = 1.0) -> "Nodule":
         """Draw a nodule."""
         return cls(
             _side(rng),
             rng.random(),
             rng.random(),
-            rng.uniform(0.055, 0.11),
-            rng.uniform(0.15, 0.30),
+            0.055 + 0.055 * rng.random() ** (1 / severity),
+            0.15 + 0.15 * rng.random() ** (1 / severity),
             tuple(rng.uniform(0.88, 1.12, 7).tolist()),
         )
 
@@ -195,16 +195,16 @@ class Consolidation:
     texture_seed: int
 
     @classmethod
-    def sample(cls, rng: np.random.Generator) -> "Consolidation":
+    def sample(cls, rng: np.random.Generator, severity: float = 1.0) -> "Consolidation":
         """Draw a consolidation; lower lobes are more frequent."""
         return cls(
             _side(rng),
             rng.random() ** 0.7,
             rng.random(),
-            rng.uniform(0.17, 0.34),
+            0.17 + 0.17 * rng.random() ** (1 / severity),
             rng.uniform(0.6, 1.1),
             rng.uniform(-0.6, 0.6),
-            rng.uniform(0.5, 0.85),
+            0.5 + 0.35 * rng.random() ** (1 / severity),
             int(rng.integers(2**62)),
         )
 

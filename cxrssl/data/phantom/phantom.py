@@ -67,6 +67,8 @@ class Phantom:
             often.
         prevalence: Share of images with a finding: one number, or one a finding (those left out
             keep 0.28).
+        severity: How the sizes of findings are distributed within their ranges. 1 is a mix in which
+            small ones prevail; larger values shift it to large ones, which are easier to see.
 
     Raises:
         InputError: If an argument is out of range, or a finding is unknown.
@@ -79,11 +81,14 @@ class Phantom:
         *,
         images_per_patient: int = 3,
         prevalence: float | Mapping[str, float] = 0.28,
+        severity: float = 1.0,
     ) -> None:
         if size < 32:
             raise InputError(f"size must be at least 32 pixels, got {size}")
         if seed < 0:
             raise InputError(f"seed must not be negative, got {seed}")
+        if not severity > 0:
+            raise InputError(f"severity must be positive, got {severity}")
         if isinstance(prevalence, Mapping):
             _check_names(prevalence, "prevalence")
             shares = {name: prevalence.get(name, 0.28) for name in FINDINGS}
@@ -95,6 +100,7 @@ class Phantom:
         self.size = size
         self.seed = seed
         self.prevalence = shares
+        self.severity = severity
         self._patients = PatientRegister(seed, images_per_patient)
 
     def draw(self, number: int, override: Mapping[str, bool] | None = None) -> PhantomImage:
@@ -217,10 +223,10 @@ class Phantom:
             anatomy=Anatomy.sample(patient),
             pose=pose,
             present=present,
-            effusion=Effusion.sample(rng),
-            pneumothorax=Pneumothorax.sample(rng),
-            nodule=Nodule.sample(patient),
-            consolidation=Consolidation.sample(rng),
+            effusion=Effusion.sample(rng, self.severity),
+            pneumothorax=Pneumothorax.sample(rng, self.severity),
+            nodule=Nodule.sample(patient, self.severity),
+            consolidation=Consolidation.sample(rng, self.severity),
             gas=rng.uniform(0.02, 0.22),
             devices=Devices.sample(rng, bedside=bedside),
         )

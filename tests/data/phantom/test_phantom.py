@@ -333,3 +333,19 @@ class TestArguments:
     def test_a_negative_number_is_refused(self, method):
         with pytest.raises(InputError, match="must not be negative, got -1"):
             getattr(Phantom(64), method)(-1)
+
+
+def test_severity_makes_findings_larger():
+    names = ("effusion", "pneumothorax", "nodule", "consolidation")
+    forced = dict.fromkeys(names, True)
+
+    def area(severity):
+        phantom = Phantom(64, severity=severity)
+        images = [phantom.draw(number, forced) for number in range(40)]
+        return {name: sum(int(image.masks[name].sum()) for image in images) for name in names}
+
+    mild, mixed, severe = area(0.3), area(1.0), area(5.0)
+    for name in names:
+        assert mild[name] < mixed[name] < severe[name], name
+    with pytest.raises(InputError, match="severity must be positive, got 0"):
+        Phantom(64, severity=0)
