@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from cxrssl.data.image import IMAGE_SUFFIXES
+from cxrssl.data.image import IMAGE_SUFFIXES, is_image_file
 from cxrssl.data.validate import COLUMNS, MISSING, validate_index
 from cxrssl.errors import InputError
 
@@ -103,7 +103,7 @@ def _read_folder(folder: str) -> pd.DataFrame:
         paths += [
             os.path.relpath(os.path.join(parent, name), folder)
             for name in files
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+            if not name.startswith(".") and is_image_file(os.path.join(parent, name))
         ]
     if not paths:
         raise InputError(f"the folder holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")

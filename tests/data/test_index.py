@@ -163,6 +163,12 @@ def test_unreadable_sources_are_named(tmp_path, name, content, message):
         load_index(tmp_path / name)
 
 
+def test_folder_finds_dicom_files_by_their_content(tmp_path):
+    (tmp_path / "1.2.840.10008").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "notes").write_text("nothing")
+    assert [os.path.basename(p) for p in load_index(str(tmp_path))["path"]] == ["1.2.840.10008"]
+
+
 def test_folder_without_images_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"holds no image \(.*\.png"):
         load_index(tmp_path)
