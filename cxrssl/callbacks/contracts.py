@@ -16,7 +16,7 @@ class Embeds(Protocol):
     def encoder(self) -> nn.Module:
         """The encoder: images (B, C, H, W) to tokens with ``patches`` (B, N, D) and ``grid``."""
 
-    def embed(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor, pooling: str = "class") -> Tensor:
         """Return features (B, D) of images (B, C, H, W)."""
 
     def describe(self) -> dict[str, Any]:

@@ -17,7 +17,10 @@ __all__ = ["embed_batches", "gather_images"]
 
 
 def embed_batches(
-    trainer: Trainer, objective: Embeds, loader: Iterable[Mapping[str, Any]]
+    trainer: Trainer,
+    objective: Embeds,
+    loader: Iterable[Mapping[str, Any]],
+    pooling: str = "class",
 ) -> dict[str, NDArray[Any]]:
     """Return features and labels of the images of all processes, ordered by image number.
 
@@ -27,6 +30,7 @@ def embed_batches(
         trainer: Its precision is used.
         objective: Embeds the images.
         loader: This process's share of the images.
+        pooling: What of an image's tokens becomes its features.
 
     Returns:
         ``features`` (n, D) float32, ``labels`` (n, F), ``image_number`` (n,).
@@ -35,7 +39,7 @@ def embed_batches(
 
     def model_fn(images: Tensor) -> Tensor:
         with precision.forward_context():
-            return objective.embed(precision.convert_input(images))
+            return objective.embed(precision.convert_input(images), pooling)
 
     batches = _even(trainer, loader) if trainer.world_size > 1 else loader
     rows = gather_images(embed_loader(model_fn, batches, trainer.strategy.root_device))

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from lightning import LightningModule, Trainer
@@ -43,6 +43,8 @@ class OnlineProbe(Callback):
         every_n_epochs: Epochs between readings.
         every_n_steps: Optimiser steps between readings, instead of epochs; for very long epochs.
         k: Neighbours of the nearest-neighbour classifier.
+        pooling: Features of an image: its ``class`` token, its ``mean`` patch token, or ``both``
+            side by side, the stronger choice of DINOv2's linear evaluation.
         at_start: Take a reading before the first step too.
         findings: Findings to score; all of them if None.
         guard: Warn once when the linear probe's macro AUROC falls more than 0.01 below its first
@@ -50,7 +52,8 @@ class OnlineProbe(Callback):
             objective started from weights and not from scratch.
 
     Attributes:
-        features: Features (n, D) of the held-out images at the last reading, on every process.
+        features: The first D features (n, D) of the held-out images at the last reading, D the
+            encoder's width, on every process.
 
     Raises:
         ValueError: If an interval or ``k`` is not positive.
@@ -62,6 +65,7 @@ class OnlineProbe(Callback):
         *,
         every_n_steps: int | None = None,
         k: int = 20,
+        pooling: Literal["class", "mean", "both"] = "both",
         at_start: bool = True,
         findings: Sequence[str] | None = None,
         guard: bool | None = None,
@@ -76,6 +80,7 @@ class OnlineProbe(Callback):
         self.every_n_epochs = every_n_epochs
         self.every_n_steps = every_n_steps
         self.k = k
+        self.pooling = pooling
         self.at_start = at_start
         self.findings = findings
         self.guard = guard
@@ -163,11 +168,14 @@ class OnlineProbe(Callback):
         columns = self._columns(data)
         started = time.perf_counter()
         with undisturbed(pl_module):
-            train, held_out = (embed_batches(trainer, objective, loader) for loader in loaders)
+            train, held_out = (
+                embed_batches(trainer, objective, loader, self.pooling) for loader in loaders
+            )
         if not (np.isfinite(train["features"]).all() and np.isfinite(held_out["features"]).all()):
             rank_zero_warn(f"Probe at step {trainer.global_step}: features are not finite.")
             return {}
-        self.features = held_out["features"]
+        width = getattr(objective.encoder, "embed_dim", held_out["features"].shape[1])
+        self.features = held_out["features"][:, :width]
         scores = self._score(train, held_out, columns) if trainer.is_global_zero else {}
         values = trainer.strategy.broadcast(scores)
         _report(trainer.global_step, values, len(train["labels"]), held_out, split, started)

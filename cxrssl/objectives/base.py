@@ -154,9 +154,20 @@ class Objective(LightningModule, ABC):
         finally:
             encoder.train(training)
 
-    def embed(self, images: Tensor) -> Tensor:
-        """Return one vector (B, D) for each image: class token, else the mean patch token."""
-        return self.tokens(images).image.float()
+    def embed(self, images: Tensor, pooling: str = "class") -> Tensor:
+        """Return one vector for each image (B, C, H, W), (B, D) or (B, 2 D).
+
+        Args:
+            images: Normalised as the views do it.
+            pooling: ``class`` for the class token, ``mean`` for the mean patch token, ``both`` for
+                one after the other. Without a class token all three are the mean patch token.
+        """
+        tokens = self.tokens(images)
+        mean = tokens.patches.mean(1).float()
+        if tokens.cls is None or pooling == "mean":
+            return mean
+        cls = tokens.cls.float()
+        return torch.cat([cls, mean], dim=1) if pooling == "both" else cls
 
     def describe(self) -> dict[str, Any]:
         """Return what a file with this encoder must say about itself, as plain data."""

@@ -48,7 +48,7 @@ def test_training_is_the_same_bit_for_bit(tmp_path):
 def test_modes_are_put_back_even_after_a_failure(tmp_path, monkeypatch):
     objective = TinyObjective()
 
-    def fail(images):
+    def fail(images, pooling):
         objective.eval()
         raise RuntimeError("no features today")
 
@@ -184,7 +184,9 @@ def test_a_module_that_does_not_embed(tmp_path, monkeypatch):
 
 
 def test_features_that_are_not_finite_are_a_warning(tmp_path, monkeypatch):
-    monkeypatch.setattr(TinyObjective, "embed", lambda self, x: torch.full((len(x), 2), torch.nan))
+    monkeypatch.setattr(
+        TinyObjective, "embed", lambda self, x, pooling: torch.full((len(x), 2), torch.nan)
+    )
     with pytest.warns(UserWarning, match="Probe at step 0: features are not finite"):
         train(TinyObjective(), TinyData(), [OnlineProbe(every_n_epochs=9)], tmp_path)
 

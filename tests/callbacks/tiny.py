@@ -37,7 +37,7 @@ class TinyObjective(LightningModule):
         self.n_prototypes = 16
         self.monitored = {}
 
-    def embed(self, images):
+    def embed(self, images, pooling="class"):
         self.encoder.eval()
         features = self.encoder(images).patches.mean(1)
         self.encoder.train()
