@@ -65,7 +65,7 @@ def head(dim: int) -> DINOHead:
 
 
 def build(seed: int, size: int) -> DINOv2:
-    """Return the objective, freshly initialised from the seed; the quickstart's, a little larger."""
+    """Return the quickstart's objective, a little wider, freshly initialised from the seed."""
     seed_everything(seed, verbose=False)
     backbone = ViT(
         "vit_tiny", img_size=size, patch_size=16, width=128, depth=4, heads=4, registers=2

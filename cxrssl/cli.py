@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import ArgumentError
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -165,8 +166,11 @@ def run(arguments: list[str]) -> int:
                 "num_sanity_val_steps": 0,
                 "log_every_n_steps": 10,
             },
-            parser_kwargs={"prog": "cxrssl", "allow_abbrev": False},
+            parser_kwargs={"prog": "cxrssl", "allow_abbrev": False, "exit_on_error": False},
         )
+    except ArgumentError as error:
+        sys.stderr.write(f"cxrssl: error: {_in_one_sentence(str(error))}\n")
+        return 2
     except Exception as error:
         reason = _input_error(error)
         if reason is None:
@@ -174,6 +178,13 @@ def run(arguments: list[str]) -> int:
         sys.stderr.write(f"cxrssl: error: {reason}\n")
         return 2
     return 0
+
+
+def _in_one_sentence(text: str) -> str:
+    """Return a parser's nested explanation without what repeats the input or the types."""
+    lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
+    repeated = ("Does not validate", "Subtypes:", "Errors:", "Given value", "Expected a <class 'None")
+    return " ".join(line for line in lines if line and not line.startswith(repeated))
 
 
 def _input_error(error: BaseException | None) -> InputError | None:
