@@ -183,7 +183,13 @@ def run(arguments: list[str]) -> int:
 def _in_one_sentence(text: str) -> str:
     """Return a parser's nested explanation without what repeats the input or the types."""
     lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
-    repeated = ("Does not validate", "Subtypes:", "Errors:", "Given value", "Expected a <class 'None")
+    repeated = (
+        "Does not validate",
+        "Subtypes:",
+        "Errors:",
+        "Given value",
+        "Expected a <class 'None",
+    )
     return " ".join(line for line in lines if line and not line.startswith(repeated))
 
 

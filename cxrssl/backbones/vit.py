@@ -60,8 +60,7 @@ class ViT(nn.Module):
         weights: File with pretrained weights; see :func:`load_backbone_weights`.
 
     Raises:
-        ValueError: If the model is not a VisionTransformer or the sizes do not fit.
-        InputError: If the weights do not fit.
+        InputError: If the model is not a VisionTransformer, or the sizes or the weights do not fit.
     """
 
     def __init__(

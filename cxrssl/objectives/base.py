@@ -248,8 +248,9 @@ class Objective(LightningModule, ABC):
         every: int = self.monitor_every or getattr(self.trainer, "log_every_n_steps", 0) or 50
         self.monitoring = step % every == 0
         self.monitored = {}
-        images = batch["image_number"].tolist() if "image_number" in batch else []
-        self._nonfinite.see(images)
+        images = [batch["image_number"]] if "image_number" in batch else []
+        for numbers in images:
+            self._nonfinite.see(numbers)
         terms = self._weighted_terms(batch, self._progress(step))
         total = terms["loss"]
         means = all_sum(torch.stack(list(terms.values()))) / world_size()

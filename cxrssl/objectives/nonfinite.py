@@ -3,6 +3,8 @@
 import warnings
 from collections.abc import Callable, Sequence
 
+from torch import Tensor
+
 __all__ = ["NonFiniteLossError", "NonFiniteSteps"]
 
 
@@ -28,17 +30,18 @@ class NonFiniteSteps:
         self.total = 0
         self.spoilt: str | None = None
         self._in_a_row = 0
-        self._images: list[int] = []
+        self._images: list[Tensor] = []
         self._suspects: list[int] = []
 
-    def see(self, images: Sequence[int]) -> None:
-        """Note the images of the next micro-batch."""
-        self._images += images
+    def see(self, images: Tensor) -> None:
+        """Note the image numbers (B,) of the next micro-batch, which may stay on a GPU."""
+        self._images.append(images)
 
-    def spoil(self, what: str, suspects: Sequence[int] | None = None) -> None:
+    def spoil(self, what: str, suspects: Sequence[Tensor] | None = None) -> None:
         """Mark the step; without suspects all its images are."""
         self.spoilt = self.spoilt or what
-        self._suspects += self._images if suspects is None else suspects
+        for images in self._images if suspects is None else suspects:
+            self._suspects += images.tolist()
 
     def close(self, step: int, names: Callable[[Sequence[int]], Sequence[str]]) -> None:
         """End the step: forget its images, and warn or stop where it was spoilt.

@@ -203,6 +203,29 @@ def test_checkpoint_describes_itself_and_gives_back_the_encoder(tmp_path):
     assert_close(objective.embed(x), encoder(x).image)
 
 
+class StudentIsEncoder(DINOv2):
+    """An objective that has a teacher and yet ships its student."""
+
+    @property
+    def encoder(self):
+        return self.backbone
+
+
+def test_a_checkpoint_says_which_of_its_networks_is_the_encoder(tmp_path):
+    backbone = ViT("vit_tiny", img_size=32, width=32, depth=1, heads=2)
+    objective = StudentIsEncoder(backbone, dino_head=small_head)
+    assert objective.describe()["encoder"] == "backbone"
+    assert small_objective().describe()["encoder"] == "teacher.module.backbone"
+    trainer = quiet_trainer(max_steps=1)
+    trainer.fit(objective, loader(crops(1)))
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    loaded = load_encoder(tmp_path / "run.ckpt").state_dict()
+    teacher = objective.teacher.module["backbone"].state_dict()
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(loaded[name], value), name
+    assert any(not torch.equal(loaded[name], value) for name, value in teacher.items())
+
+
 def test_a_stage_of_higher_resolution_keeps_teacher_heads_and_centres(tmp_path):
     first = small_objective()
     trainer = quiet_trainer()
