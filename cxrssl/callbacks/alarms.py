@@ -21,7 +21,8 @@ class Alarms:
     | feature spread | below 0.001, or below 0.01 and half of its first value | ``patience`` |
     | teacher entropy | below 1 % of log K | ``step_patience`` |
     | prototypes in use | only one | ``step_patience`` |
-    | teacher entropy | above 99 % of log K | 4 ``step_patience`` |
+    | teacher entropy | above 99 % of log K, having been below 95 % | half of ``step_patience`` |
+    | teacher entropy | above 99 % of log K from the start | 4 ``step_patience`` |
     | student-teacher agreement | at most 2 / K, where chance is 1 / K | 4 ``step_patience`` |
 
     Thresholds of the features are relative to the first reading, since an untrained ViT gives
@@ -45,6 +46,7 @@ class Alarms:
         self.step_patience = step_patience
         self._first: dict[str, float] = {}
         self._bad: dict[str, int] = {}
+        self._lowest_entropy = 1.0  # share of log K
 
     def features(self, effective_rank: float, feature_spread: float) -> list[str]:
         """Take a reading of the features, the first one as reference; return due alarms."""
@@ -95,16 +97,31 @@ class Alarms:
 
     def state_dict(self) -> dict[str, Any]:
         """Return first values and counts as plain data."""
-        return {"first": dict(self._first), "bad": dict(self._bad)}
+        return {
+            "first": dict(self._first),
+            "bad": dict(self._bad),
+            "lowest_entropy": self._lowest_entropy,
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on counting."""
         self._first = dict(state_dict["first"])
         self._bad = dict(state_dict["bad"])
+        self._lowest_entropy = state_dict["lowest_entropy"]
 
     def _entropy(self, entropy: float, n_prototypes: int) -> list[str]:
         share = entropy / math.log(n_prototypes)
+        self._lowest_entropy = min(self._lowest_entropy, share)
+        lost = share > 0.99 and self._lowest_entropy < 0.95
         return [
+            *self._count(
+                "lost",
+                lost,
+                max(self.step_patience // 2, 1),
+                f"The teacher's entropy rose from {self._lowest_entropy:.0%} to {share:.1%} of its "
+                "maximum: its targets have become uniform and teach nothing. "
+                f"{_CALMER} a lower teacher temperature, a higher teacher momentum, weaker crops.",
+            ),
             *self._count(
                 "sharp",
                 share < 0.01,
@@ -114,7 +131,7 @@ class Alarms:
             ),
             *self._count(
                 "uniform",
-                share > 0.99,
+                share > 0.99 and not lost,
                 _LONG * self.step_patience,
                 f"The teacher's entropy is {share:.1%} of its maximum: its targets are uniform and "
                 f"teach nothing. {_CALMER} a lower teacher temperature.",

@@ -104,3 +104,16 @@ def test_state_goes_on_counting():
 def test_bad_settings(settings):
     with pytest.raises(ValueError, match="must be at least 1"):
         Alarms(**settings)
+
+
+def test_targets_that_become_uniform_are_seen_early():
+    alarms = Alarms()
+    assert alarms.step({"teacher_entropy": 0.6 * math.log(K)}, K) == []
+    uniform = {"teacher_entropy": 0.998 * math.log(K)}
+    for _ in range(2):
+        assert alarms.step(uniform, K) == []
+    resumed = Alarms()
+    resumed.load_state_dict(alarms.state_dict())
+    n, sentence = first_alarm(lambda: resumed.step(uniform, K))
+    assert n == 3
+    assert "entropy rose from 60% to 99.8% of its maximum" in sentence
