@@ -3,6 +3,7 @@
 import logging
 import sys
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from cxrssl.objectives import Objective
 __all__ = ["CXRCLI", "run"]
 
 _RUN_FOLDER = "runs"
+_SAVED_EVERY = timedelta(minutes=15)
 _KNOWN_NOISE = (
     ".*does not have many workers.*",  # a choice, and the data-wait share shows what it costs
     "Found .* module.s. in eval mode.*",  # a teacher stays in evaluation mode by design
@@ -133,12 +135,18 @@ def _with_defaults(
         EncoderFile(),
         EmbeddingFile(),
         ModelCheckpoint(save_last="link", every_n_epochs=1, enable_version_counter=False),
+        # An epoch of a large index takes hours, which a kill must not cost.
+        ModelCheckpoint(
+            filename="recent", train_time_interval=_SAVED_EVERY, enable_version_counter=False
+        ),
     ]
-    for default in defaults:
-        kind = type(default)
-        if not without.get(kind, False) and not any(isinstance(c, kind) for c in given):
-            given.append(default)
-    return given
+    missing = [
+        default
+        for default in defaults
+        if not without.get(type(default), False)
+        and not any(isinstance(callback, type(default)) for callback in given)
+    ]
+    return given + missing
 
 
 def _no_advertisement(record: logging.LogRecord) -> bool:

@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+from datetime import timedelta
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from cxrssl import __version__
+from cxrssl import __version__, cli
 from cxrssl.__main__ import main
 from cxrssl.cli import last_checkpoint
 from cxrssl.data.phantom import Phantom, write_png
@@ -21,7 +22,7 @@ QUICK = ["--trainer.max_steps=2", "--trainer.limit_val_batches=1"]
 @pytest.fixture
 def run(tmp_path):
     """Return a function that runs a subcommand of a small run with extra flags."""
-    path = config(tmp_path / "run", workers=0)
+    path = config(tmp_path / "run", workers=0, checkpoints=False)
 
     def call(command, *flags):
         return main([command, "--config", str(path), *flags])
@@ -90,6 +91,14 @@ def test_validate_test_and_predict_of_a_checkpoint(run, capsys):
     assert len(table) == 48
     assert {"path", "patient_id", "effusion"} <= set(table.columns)
     assert len(table["embedding"].iloc[0]) == 32
+
+
+def test_checkpoints_within_a_long_epoch_replace_one_another(run, monkeypatch):
+    monkeypatch.setattr(cli, "_SAVED_EVERY", timedelta(0))  # after every step
+    assert run("fit", "--trainer.max_steps=4", "--trainer.limit_val_batches=1") == 0
+    folder = run.folder / "version_0" / "checkpoints"
+    assert sorted(path.name for path in folder.glob("recent*")) == ["recent.ckpt"]
+    assert torch.load(folder / "recent.ckpt", weights_only=True)["global_step"] == 4
 
 
 def test_last_checkpoint_is_the_newest_of_all_runs(tmp_path):

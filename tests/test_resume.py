@@ -13,14 +13,16 @@ ROOT = Path(__file__).resolve().parents[1]
 KILLED_AT, SAVED_EVERY, STEPS = 8, 3, 18  # nine steps an epoch: killed within the first one
 
 
-def config(folder, workers, accumulate=1, kill=False):
-    """Write a small run and return its file."""
-    callbacks = [
-        {
-            "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
-            "init_args": {"save_last": True, "every_n_train_steps": SAVED_EVERY},
-        }
-    ]
+def config(folder, workers, accumulate=1, kill=False, checkpoints=True):
+    """Write a small run, with checkpoints of its own or the default ones, and return its file."""
+    callbacks = []
+    if checkpoints:
+        callbacks.append(
+            {
+                "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+                "init_args": {"save_last": True, "every_n_train_steps": SAVED_EVERY},
+            }
+        )
     if kill:
         callbacks.append({"class_path": "tests.faults.KillAt", "init_args": {"step": KILLED_AT}})
     content = {

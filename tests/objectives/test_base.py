@@ -161,6 +161,29 @@ def test_non_finite_gradients_change_nothing():
         assert torch.equal(before[name], value), name
 
 
+def test_terms_are_float32_and_finite_in_mixed_precision():
+    objective, seen = small_objective(ibot_head=small_head, centering="sinkhorn"), []
+    original = objective.loss_terms
+
+    def noted(batch, progress):
+        terms = original(batch, progress)
+        seen.append(terms)
+        return terms
+
+    objective.loss_terms = noted
+    quiet_trainer(precision="bf16-mixed", max_steps=2).fit(objective, loader(crops(2)))
+    assert len(seen) == 2
+    for terms in seen:
+        assert all(t.dtype == torch.float32 and torch.isfinite(t) for t in terms.values())
+    assert all(torch.isfinite(v).all() for v in objective.state_dict().values())
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_a_teacher_in_half_precision_is_refused(precision):
+    with pytest.raises(InputError, match=f"a teacher kept in {precision} cannot follow"):
+        quiet_trainer(precision=precision, max_steps=1).fit(small_objective(), loader(crops(1)))
+
+
 def test_unknown_weight_names_the_terms():
     with pytest.raises(InputError, match="no loss term is called koleoo; DINOv2 has dino_local"):
         quiet_trainer().fit(small_objective(weights={"koleoo": 1.0}), loader(crops(1)))
