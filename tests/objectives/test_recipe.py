@@ -8,7 +8,7 @@ from cxrssl.backbones import ViT
 from cxrssl.objectives import DINOv2, Recipe
 from cxrssl.objectives.recipe import parameter_groups, set_rates
 from cxrssl.schedules import Schedule
-from tests.golden import SHARED
+from tests.golden import SHARED, load_golden
 from tests.objectives.test_dinov2 import official_name, small_head
 
 
@@ -56,12 +56,12 @@ def test_scaling_of_the_rate(rule, factor):
     assert (lr.final, lr.start, lr.warmup) == (1e-6, 0.0, 0.1)
 
 
-def rates(recipe, progress, step):
+def rates(recipe, progress, step, steps=100):
     module = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
     module["head"].register_parameter("last_layer", nn.Parameter(torch.ones(1)))
     groups = parameter_groups(module.named_parameters(), 1, recipe)
     optimizer = torch.optim.AdamW(groups, lr=1.0)
-    set_rates(optimizer, recipe, recipe.lr, progress, step, 100)
+    set_rates(optimizer, recipe, recipe.lr, progress, step, steps)
     found = {}
     for group in optimizer.param_groups:
         place = "last" if group["last_layer"] else "backbone" if group["backbone"] else "head"
@@ -76,3 +76,15 @@ def test_last_layer_and_backbone_wait():
     assert rates(recipe, 0.01, 1) == {"backbone": 0.0, "head": 0.1, "last": 0.0}
     assert rates(recipe, 0.03, 3) == {"backbone": 0.0, "head": 0.1, "last": 0.1}
     assert rates(recipe, 0.05, 5) == {"backbone": 0.1, "head": 0.1, "last": 0.1}
+
+
+def test_golden_rates_of_a_run():
+    golden = load_golden("dinov2/schedules.npz")
+    recipe = Recipe(
+        lr=Schedule(0.004, final=1e-6, warmup=0.1), layer_decay=1.0, freeze_last_layer=2 / 200
+    )
+    for step in range(200):
+        found = rates(recipe, step / 200, step, steps=200)
+        assert found["head"] == pytest.approx(golden["lr"][step].item(), abs=1e-12)
+        last = golden["last_layer_lr_freeze2"][step].item()
+        assert found["last"] == pytest.approx(last, abs=1e-12)
