@@ -35,7 +35,6 @@ _KNOWN_NOISE = (
     ".*does not have many workers.*",  # a choice, and the data-wait share shows what it costs
     "Found .* module.s. in eval mode.*",  # a teacher stays in evaluation mode by design
     ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
-    ".training_step. returned .None.*",  # a skipped step, which the objective announces
     "Checkpoint directory .* exists and is not empty.*",
     "The dirpath has changed from.*",  # every run has a folder of its own
     "Total length of .* across ranks is zero.*",  # an index without a validation split
@@ -82,18 +81,6 @@ class CXRCLI(LightningCLI):
         if not self._resolve_last():
             rank_zero_info("No checkpoint to resume yet: the run starts from the beginning.")
 
-    def before_validate(self) -> None:
-        """Resolve ``--ckpt_path last``; without a checkpoint there is nothing to validate."""
-        self._need_last()
-
-    def before_test(self) -> None:
-        """Resolve ``--ckpt_path last``; without a checkpoint there is nothing to test."""
-        self._need_last()
-
-    def before_predict(self) -> None:
-        """Resolve ``--ckpt_path last``; without a checkpoint there is nothing to predict with."""
-        self._need_last()
-
     def _resolve_last(self) -> bool:
         """Put the newest checkpoint in the place of ``last``; return whether all is well."""
         config = self.config_init[self.subcommand]
@@ -105,11 +92,14 @@ class CXRCLI(LightningCLI):
         return config["ckpt_path"] is not None
 
     def _need_last(self) -> None:
+        """Resolve ``--ckpt_path last``; without a checkpoint there is nothing to evaluate."""
         if not self._resolve_last():
             raise InputError(
                 f"there is no checkpoint below {self.trainer.default_root_dir}: give ckpt_path, or "
                 "the trainer.default_root_dir of the run"
             )
+
+    before_validate = before_test = before_predict = _need_last
 
 
 def last_checkpoint(root: Path) -> str | None:

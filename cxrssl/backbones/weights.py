@@ -86,11 +86,39 @@ def load_backbone_weights(
         InputError: If the file cannot be read, is no known ViT, or does not fit.
     """
     state, description = read_weights(path)
+    return _load(vit, state, description, str(path), allow_missing, normalisation)
+
+
+def load_encoder(path: str | Path) -> ViT:
+    """Return the encoder of one of our checkpoints or of an ``encoder.safetensors``.
+
+    Raises:
+        InputError: If the file cannot be read or does not describe itself.
+    """
+    state, description = read_weights(path)
+    if description is None:
+        raise InputError(
+            f"{path} does not say which encoder it holds; build a ViT of the right size and call "
+            "load_backbone_weights(vit, path)"
+        )
+    vit = ViT(**description["backbone"]["arguments"])
+    _load(vit, state, description, str(path))
+    return vit.eval()
+
+
+def _load(
+    vit: ViT,
+    state: dict[str, Tensor],
+    description: dict[str, Any] | None,
+    source: str,
+    allow_missing: Collection[str] = (),
+    normalisation: tuple[Normalisation, Normalisation] | None = None,
+) -> LoadReport:
     place = (description or {}).get("encoder", "")
     if place and any(key.startswith(f"{place}.") for key in state):  # a checkpoint, of all parts
         state = {key: value for key, value in state.items() if key.startswith(f"{place}.")}
-    name, found = to_timm_names(state, str(path))
-    report = LoadReport(source=str(path), format=name)
+    name, found = to_timm_names(state, source)
+    report = LoadReport(source=source, format=name)
     mask_token = found.pop("mask_token", None)
     report.left_over = [key for key in found if key.startswith(_NOT_ENCODER)]
     for key in report.left_over:
@@ -105,23 +133,6 @@ def load_backbone_weights(
     if mask_token is not None:
         vit.pretrained_mask_token = mask_token.reshape(1, -1)
     return report
-
-
-def load_encoder(path: str | Path) -> ViT:
-    """Return the encoder of one of our checkpoints or of an ``encoder.safetensors``.
-
-    Raises:
-        InputError: If the file cannot be read or does not describe itself.
-    """
-    _, description = read_weights(path)
-    if description is None:
-        raise InputError(
-            f"{path} does not say which encoder it holds; build a ViT of the right size and call "
-            "load_backbone_weights(vit, path)"
-        )
-    vit = ViT(**description["backbone"]["arguments"])
-    load_backbone_weights(vit, path)
-    return vit.eval()
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:

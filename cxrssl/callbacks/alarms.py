@@ -34,7 +34,7 @@ class Alarms:
         step_patience: The same for scalars of training steps, which are read more often.
 
     Raises:
-        ValueError: If a patience is not positive.
+        InputError: If a patience is not positive.
     """
 
     def __init__(self, *, patience: int = 3, step_patience: int = 10) -> None:

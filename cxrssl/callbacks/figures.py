@@ -37,7 +37,7 @@ class RunFigures(Callback):
         points: Most points of a curve.
 
     Raises:
-        ValueError: If a number is out of range.
+        InputError: If a number is out of range.
     """
 
     def __init__(self, images: int = 6, *, points: int = 1000) -> None:

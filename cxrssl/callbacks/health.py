@@ -42,7 +42,7 @@ class Health(Callback):
         step_patience: Bad readings of steps in a row before an alarm.
 
     Raises:
-        ValueError: If an argument is out of range.
+        InputError: If an argument is out of range.
     """
 
     def __init__(

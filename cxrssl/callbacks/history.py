@@ -20,7 +20,7 @@ class History:
         limit: Most points of a metric.
 
     Raises:
-        ValueError: If the limit is below 2.
+        InputError: If the limit is below 2.
     """
 
     def __init__(self, limit: int = 1000) -> None:

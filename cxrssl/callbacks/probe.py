@@ -56,7 +56,7 @@ class OnlineProbe(Callback):
             encoder's width, on every process.
 
     Raises:
-        ValueError: If an interval or ``k`` is not positive.
+        InputError: If an interval or ``k`` is not positive.
     """
 
     def __init__(
