@@ -36,13 +36,13 @@ from pydicom.uid import (
     JPEGExtended12Bit,
 )
 
-from cxrssl.data.image import (
+from cxrssl.data.jpeg import jpeg_frame
+from cxrssl.data.reading import (
     MAX_BYTES,
     Depth,
     UnreadableError,
     check_frame,
     check_size,
-    jpeg_frame,
     kind,
     quantise,
     scale,

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from cxrssl.data import archive
 from cxrssl.data import image as door
 from cxrssl.data.image import (
     IMAGE_SUFFIXES,
@@ -284,9 +285,9 @@ def test_row_of_an_archive(tmp_path, save_array):
 
 def test_archive_is_opened_once_and_again_when_it_changes(tmp_path, monkeypatch):
     opened = []
-    original = door.zipfile.ZipFile
+    original = archive.zipfile.ZipFile
     monkeypatch.setattr(
-        door.zipfile,
+        archive.zipfile,
         "ZipFile",
         lambda *args, **options: opened.append(args) or original(*args, **options),
     )
