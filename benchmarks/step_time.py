@@ -1,6 +1,8 @@
 """Time of one optimiser step of an objective over the bare encoder passes of the same tokens.
 
-    python benchmarks/step_time.py [--backbone vit_small --size 224 --batch 8 --rounds 10]
+    python benchmarks/step_time.py dinov2 [--backbone vit_small --size 128 --local-size 64]
+    python benchmarks/step_time.py world [--backbone vit_small --size 224 --batch 8]
+    python benchmarks/step_time.py ijepa
 
 The bare passes are forward and backward of the student's tokens and forward of the teacher's, with
 no head, loss, optimiser, or moving average. Both are measured in turns in one process, so the ratio
@@ -11,22 +13,34 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cxrssl.backbones import ViT
-from cxrssl.heads import DINOHead
-from cxrssl.objectives import DINOv2, Recipe
+from cxrssl.heads import DINOHead, Predictor
+from cxrssl.objectives import IJEPA, DINOv2, Objective, Recipe, WorldModel
 from cxrssl.objectives.recipe import parameter_groups
 
-PUBLISHED_WIDTH = 1024
-"""Width of the ViT-L whose heads are scaled down."""
+PUBLISHED_WIDTH = {"dinov2": 1024, "world": 768, "ijepa": 1280}
+"""Width of the encoder whose heads are scaled down."""
+PREDICTOR_DEPTH = {"world": 6, "ijepa": 12}
+
+
+class Case(NamedTuple):
+    """An objective, a batch for it, and the bare passes of the same tokens."""
+
+    objective: Objective
+    batch: dict[str, Tensor]
+    bare: Callable[[], Tensor]
 
 
 def published_head(dim: int) -> DINOHead:
     """Return DINOv2's ViT-L head with every width scaled by dim / 1024."""
-    scale = dim / PUBLISHED_WIDTH
+    scale = dim / PUBLISHED_WIDTH["dinov2"]
     return DINOHead(
         dim,
         prototypes=round(65536 * scale),
@@ -35,20 +49,110 @@ def published_head(dim: int) -> DINOHead:
     )
 
 
-def fake_batch(batch: int, size: int, small: int, n_local: int, patch: int) -> dict[str, Tensor]:
-    """Return crops of noise with half of the global crops masked at 30 percent."""
-    masks = torch.rand(batch, 2, (size // patch) ** 2) < 0.3
+def published_predictor(method: str, dim: int, actions: int) -> Predictor:
+    """Return a method's predictor, 384 wide, scaled to an encoder, with heads 32 wide or near."""
+    width = round(384 * dim / PUBLISHED_WIDTH[method] / 32) * 32
+    return Predictor(
+        dim, actions, width=width, depth=PREDICTOR_DEPTH[method], heads=max(width // 32, 1)
+    )
+
+
+def dinov2(options: argparse.Namespace, device: str) -> Case:
+    """Return DINOv2 on noise, half of the global crops masked at 30 percent."""
+    backbone = ViT(options.backbone, img_size=options.size, patch_size=options.patch)
+    objective = DINOv2(
+        backbone,
+        dino_head=published_head,
+        ibot_head=published_head,
+        centering=options.centering,
+    ).to(device)
+    n, size, small = options.batch, options.size, options.local_size
+    masks = torch.rand(n, 2, (size // options.patch) ** 2) < 0.3
     masks[::2] = False
-    return {
-        "global_crops": torch.randn(batch, 2, 1, size, size),
-        "local_crops": torch.randn(batch, n_local, 1, small, small),
+    batch = {
+        "global_crops": torch.randn(n, 2, 1, size, size),
+        "local_crops": torch.randn(n, options.n_local, 1, small, small),
         "masks": masks,
     }
+    batch = {name: value.to(device) for name, value in batch.items()}
+    crops = batch["global_crops"].transpose(0, 1).flatten(0, 1)
+    local = batch["local_crops"].transpose(0, 1).flatten(0, 1)
+
+    def bare() -> Tensor:
+        with torch.no_grad():
+            objective.teacher.module["backbone"](crops)
+        tokens = backbone.forward_many([crops, local])
+        # The gradient enters at the tokens that have one in training.
+        return torch.stack([t.image.sum() for t in tokens]).sum()
+
+    return Case(objective, batch, bare)
+
+
+def world(options: argparse.Namespace, device: str) -> Case:
+    """Return the world model on noise, with masks as its views draw them."""
+    backbone = _jepa_backbone(options)
+    objective = WorldModel(backbone, predictor=partial(published_predictor, "world")).to(device)
+    n, size = options.batch, options.size
+    context, target = objective.views.masking.collate_masks(n, np.random.default_rng(0))
+    batch = {
+        "context": torch.randn(n, 2, 1, size, size),
+        "target": torch.randn(n, 2, 1, size, size),
+        "action": torch.rand(n, 2, 5),
+        "offset": torch.rand(n, 2, 4),
+        "context_index": torch.from_numpy(context).expand(-1, 2, -1),
+        "target_index": torch.from_numpy(target).expand(-1, 2, -1),
+    }
+    batch = {name: value.to(device) for name, value in batch.items()}
+    seen, wanted, kept = (
+        batch[name].transpose(0, 1).flatten(0, 1) for name in ("context", "target", "context_index")
+    )
+    return Case(objective, batch, _bare_jepa(objective, seen, wanted, kept))
+
+
+def ijepa(options: argparse.Namespace, device: str) -> Case:
+    """Return I-JEPA on noise, with masks as its views draw them."""
+    backbone = _jepa_backbone(options)
+    objective = IJEPA(backbone, predictor=partial(published_predictor, "ijepa")).to(device)
+    n, size = options.batch, options.size
+    context, target = objective.views.masking.collate_masks(n, np.random.default_rng(0))
+    batch = {
+        "image": torch.randn(n, 1, size, size),
+        "context_index": torch.from_numpy(context),
+        "target_index": torch.from_numpy(target),
+    }
+    batch = {name: value.to(device) for name, value in batch.items()}
+    image = batch["image"]
+    return Case(objective, batch, _bare_jepa(objective, image, image, batch["context_index"][:, 0]))
+
+
+def _jepa_backbone(options: argparse.Namespace) -> ViT:
+    return ViT(
+        options.backbone,
+        img_size=options.size,
+        patch_size=options.patch,
+        class_token=False,
+        position="sincos",
+    )
+
+
+def _bare_jepa(
+    objective: WorldModel | IJEPA, seen: Tensor, wanted: Tensor, kept: Tensor
+) -> Callable[[], Tensor]:
+    def bare() -> Tensor:
+        with torch.no_grad():
+            objective.encoder(wanted)
+        return objective.backbone(seen, keep=kept).patches.sum()
+
+    return bare
+
+
+CASES = {"dinov2": dinov2, "world": world, "ijepa": ijepa}
 
 
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("objective", choices=list(CASES))
     parser.add_argument("--backbone", default="vit_tiny")
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--local-size", type=int, default=48)
@@ -60,31 +164,17 @@ def main() -> None:
     options = parser.parse_args()
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(1)
     torch.manual_seed(0)
-    backbone = ViT(options.backbone, img_size=options.size, patch_size=options.patch)
-    objective = DINOv2(
-        backbone,
-        dino_head=published_head,
-        ibot_head=published_head,
-        centering=options.centering,
-    ).to(device)
+    objective, batch, bare = CASES[options.objective](options, device)
     objective.train()
-    data = fake_batch(
-        options.batch, options.size, options.local_size, options.n_local, options.patch
-    )
-    batch = {name: value.to(device) for name, value in data.items()}
-    groups = parameter_groups(objective.named_parameters(), len(backbone.vit.blocks), Recipe())
+    depth = len(objective.backbone.vit.blocks)
+    groups = parameter_groups(objective.named_parameters(), depth, Recipe())
     optimizer = torch.optim.AdamW(groups, lr=1e-4, fused=True)
-    crops = batch["global_crops"].transpose(0, 1).flatten(0, 1)
-    small = batch["local_crops"].transpose(0, 1).flatten(0, 1)
 
-    def bare() -> None:
-        with torch.no_grad():
-            objective.teacher.module["backbone"](crops)
-        tokens = backbone.forward_many([crops, small])
-        # The gradient enters at the tokens that have one in training.
-        sum(t.image.sum() for t in tokens).backward()
-        backbone.zero_grad()
+    def bare_passes() -> None:
+        bare().backward()
+        objective.backbone.zero_grad()
 
     def step() -> None:
         terms = objective.loss_terms(batch, 0.5)
@@ -94,28 +184,35 @@ def main() -> None:
         optimizer.zero_grad()
         objective.update_teacher(0.5)
 
-    times = measure({"bare passes": bare, "DINOv2 step": step}, options.rounds, device)
-    reference = statistics.median(times["bare passes"])
-    print(f"{options.backbone}/{options.patch}, {options.size} px, batch {options.batch}, {device}")
+    times = measure({"bare passes": bare_passes, "whole step": step}, options.rounds, device)
+    print(
+        f"{type(objective).__name__}, {options.backbone}/{options.patch}, {options.size} px, "
+        f"batch {options.batch}, {device}"
+    )
     print("| what | ms, median | ratio |\n|---|---|---|")
     for name, values in times.items():
-        median = statistics.median(values)
-        print(f"| {name} | {1000 * median:.0f} | {median / reference:.2f} |")
+        pairs = zip(values, times["bare passes"], strict=True)
+        ratio = statistics.median(value / reference for value, reference in pairs)
+        print(f"| {name} | {1000 * statistics.median(values):.0f} | {ratio:.2f} |")
 
 
 def measure(
     functions: dict[str, Callable[[], None]], rounds: int, device: str
 ) -> dict[str, list[float]]:
-    """Return the times in seconds of functions that take turns, after one round of warming up."""
+    """Return the times in seconds of functions that take turns, after one round of warming up.
+
+    On a CPU the processor's time is counted, so that other programs do not.
+    """
+    clock = time.perf_counter if device == "cuda" else time.process_time
     times: dict[str, list[float]] = {name: [] for name in functions}
     for number in range(rounds + 1):
         for name, function in functions.items():
-            start = time.perf_counter()
+            start = clock()
             function()
             if device == "cuda":
                 torch.cuda.synchronize()
             if number:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return times
 
 

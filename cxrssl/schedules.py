@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from cxrssl.errors import InputError
 
@@ -10,11 +11,11 @@ __all__ = ["Schedule"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """A value that is zero while frozen, warms up linearly and then follows a half cosine.
+    """A value that is zero while frozen, warms up linearly and then follows a half cosine or line.
 
     ``value`` is reached at the end of the warm-up and moves to ``final`` by the end of the run.
     With ``final`` left out the value stays constant after the warm-up. All durations are shares of
-    the run, so a schedule stretches with it.
+    the run, so a schedule grows and shrinks with it.
 
     Args:
         value: Value after the warm-up.
@@ -22,6 +23,15 @@ class Schedule:
         start: Value at the start of the warm-up.
         warmup: Share of the run spent in warm-up, in [0, 1].
         freeze: Share of the run before the warm-up in which the value is 0, in [0, 1].
+        stretch: Length, in runs, over which the part after the warm-up is laid out, at least 1.
+            Above 1 only the beginning of it is used and ``final`` is not reached (CheXWorld uses
+            1.25; I-JEPA's ipe_scale). Warm-up and freeze are not stretched.
+        shape: ``cosine`` or ``linear``, from ``value`` to ``final``.
+        from_one: Whether a run of known length counts its steps from 1, so that step s of n has the
+            value at (s + 1) / n (I-JEPA's rate and decay).
+
+    Raises:
+        InputError: If the shares do not fit the run, or an option is out of range.
     """
 
     value: float
@@ -29,6 +39,9 @@ class Schedule:
     start: float = 0.0
     warmup: float = 0.0
     freeze: float = 0.0
+    stretch: float = 1.0
+    shape: Literal["cosine", "linear"] = "cosine"
+    from_one: bool = False
 
     def __post_init__(self) -> None:
         if not (0 <= self.warmup <= 1 and 0 <= self.freeze <= 1 and self.warmup + self.freeze <= 1):
@@ -36,41 +49,62 @@ class Schedule:
                 "warmup and freeze are shares of the run that add up to at most 1, "
                 f"got warmup={self.warmup} and freeze={self.freeze}"
             )
+        if not 1 <= self.stretch < math.inf:
+            raise InputError(
+                f"stretch is the length of the curve in runs, at least 1, got {self.stretch}"
+            )
+        if self.shape not in _SHAPES:
+            raise InputError(f"shape must be 'cosine' or 'linear', got {self.shape!r}")
 
     def __call__(self, progress: float, steps: int | None = None) -> float:
         """Return the value at ``progress``.
 
-        With ``steps`` the run is a table of that many entries, as DINOv2 tabulates it: the warm-up
-        is a linear grid that includes both of its ends, so ``value`` appears twice, and ``final``
-        is reached only after the last step. Without, the limit of many steps is returned.
+        With ``steps`` the run is a table of that many entries, as DINOv2 and CheXWorld tabulate it:
+        the warm-up is a linear grid that includes both of its ends, so ``value`` appears twice, and
+        ``final`` is reached only after the last step. Without, the limit of many steps is returned.
+        ``from_one`` replaces the table by the limit, read at the end of each step.
 
         Args:
             progress: Share of the run that is done; below 0 and above 1 the ends apply.
             steps: Length of the run in optimiser steps.
         """
-        final = self.value if self.final is None else self.final
-        if progress >= 1:
-            return final
+        progress = min(max(progress, 0.0), 1.0)
         if steps is None:
-            return self._continuous(max(progress, 0.0), final)
-        frozen, warm = round(self.freeze * steps), round(self.warmup * steps)
-        step = round(max(progress, 0.0) * steps)
-        if step < frozen:
-            return 0.0
-        if step < frozen + warm:
-            share = (step - frozen) / (warm - 1) if warm > 1 else 0.0
-            return self.start + (self.value - self.start) * share
-        return _half_cosine(self.value, final, (step - frozen - warm) / (steps - frozen - warm))
+            return self._limit(progress)
+        step = round(progress * steps)
+        if self.from_one:
+            return self._limit(min((step + 1) / steps, 1.0))
+        warm = round(self.warmup * steps)
+        return self._at(step, steps, round(self.freeze * steps), warm, ramp=warm - 1)
 
-    def _continuous(self, progress: float, final: float) -> float:
-        if progress < self.freeze:
+    def _limit(self, progress: float) -> float:
+        return self._at(progress, 1.0, self.freeze, self.warmup, ramp=self.warmup)
+
+    def _at(self, time: float, length: float, frozen: float, warm: float, ramp: float) -> float:
+        """Return the value at a time of a run of this length, all in one unit.
+
+        The way from ``start`` to ``value`` takes ``ramp``.
+        """
+        if time >= length and self.stretch == 1:
+            return self._after_warmup(1.0)
+        if time < frozen:
             return 0.0
-        if progress < self.freeze + self.warmup:
-            share = (progress - self.freeze) / self.warmup
-            return self.start + (self.value - self.start) * share
-        rest = 1 - self.freeze - self.warmup
-        return _half_cosine(self.value, final, (progress - self.freeze - self.warmup) / rest)
+        if time < frozen + warm:
+            return _line(self.start, self.value, (time - frozen) / ramp if ramp > 0 else 0.0)
+        rest = self.stretch * length - frozen - warm
+        return self._after_warmup((time - frozen - warm) / rest)
+
+    def _after_warmup(self, share: float) -> float:
+        final = self.value if self.final is None else self.final
+        return _SHAPES[self.shape](self.value, final, share)
+
+
+def _line(start: float, end: float, share: float) -> float:
+    return start + (end - start) * share
 
 
 def _half_cosine(start: float, end: float, share: float) -> float:
     return end + 0.5 * (start - end) * (1 + math.cos(math.pi * share))
+
+
+_SHAPES = {"cosine": _half_cosine, "linear": _line}

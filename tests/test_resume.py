@@ -13,7 +13,54 @@ ROOT = Path(__file__).resolve().parents[1]
 KILLED_AT, SAVED_EVERY, STEPS = 8, 3, 18  # nine steps an epoch: killed within the first one
 
 
-def config(folder, workers, accumulate=1, kill=False, checkpoints=True):
+def backbone(**options):
+    return {"class_path": "ViT", "init_args": {**SMALL, **options}}
+
+
+SMALL = {"name": "vit_tiny", "img_size": 32, "width": 32, "depth": 2, "heads": 2, "drop_path": 0.3}
+JEPA = backbone(patch_size=8, class_token=False, position="sincos")
+PREDICTOR = {"class_path": "Predictor", "init_args": {"width": 24, "depth": 2, "heads": 2}}
+MODELS = {
+    "DINOv2": {
+        "class_path": "DINOv2",
+        "init_args": {
+            "backbone": backbone(),
+            "views": {
+                "class_path": "MultiCrop",
+                "init_args": {"global_size": 32, "local_size": 16, "n_local": 2},
+            },
+            "dino_head": {
+                "class_path": "DINOHead",
+                "init_args": {"prototypes": 16, "hidden": 16, "bottleneck": 8},
+            },
+        },
+    },
+    "WorldModel": {
+        "class_path": "WorldModel",
+        "init_args": {
+            "backbone": JEPA,
+            "views": {
+                "class_path": "WorldViews",
+                "init_args": {"image_size": 32, "patch_size": 8, "min_keep": 1},
+            },
+            "predictor": PREDICTOR,
+        },
+    },
+    "IJEPA": {
+        "class_path": "IJEPA",
+        "init_args": {
+            "backbone": JEPA,
+            "views": {
+                "class_path": "MaskedView",
+                "init_args": {"image_size": 32, "patch_size": 8, "min_keep": 1},
+            },
+            "predictor": PREDICTOR,
+        },
+    },
+}
+
+
+def config(folder, workers, accumulate=1, kill=False, checkpoints=True, objective="DINOv2"):
     """Write a small run, with checkpoints of its own or the default ones, and return its file."""
     callbacks = []
     if checkpoints:
@@ -27,30 +74,7 @@ def config(folder, workers, accumulate=1, kill=False, checkpoints=True):
         callbacks.append({"class_path": "tests.faults.KillAt", "init_args": {"step": KILLED_AT}})
     content = {
         "seed_everything": 3,
-        "model": {
-            "class_path": "DINOv2",
-            "init_args": {
-                "backbone": {
-                    "class_path": "ViT",
-                    "init_args": {
-                        "name": "vit_tiny",
-                        "img_size": 32,
-                        "width": 32,
-                        "depth": 2,
-                        "heads": 2,
-                        "drop_path": 0.3,
-                    },
-                },
-                "views": {
-                    "class_path": "MultiCrop",
-                    "init_args": {"global_size": 32, "local_size": 16, "n_local": 2},
-                },
-                "dino_head": {
-                    "class_path": "DINOHead",
-                    "init_args": {"prototypes": 16, "hidden": 16, "bottleneck": 8},
-                },
-            },
-        },
+        "model": MODELS[objective],
         "data": {
             "class_path": "PhantomDataModule",
             "init_args": {
@@ -96,16 +120,21 @@ def losses(folder):
     return result
 
 
-@pytest.mark.parametrize(("workers", "accumulate"), [(0, 1), (2, 2)])
-def test_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path, workers, accumulate):
+@pytest.mark.parametrize(
+    ("objective", "workers", "accumulate"),
+    [("DINOv2", 0, 1), ("DINOv2", 2, 2), ("WorldModel", 0, 2), ("IJEPA", 2, 1)],
+)
+def test_killed_and_resumed_run_equals_the_uninterrupted_one(
+    tmp_path, objective, workers, accumulate
+):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    code, text = fit(config(whole, workers, accumulate))
+    code, text = fit(config(whole, workers, accumulate, objective=objective))
     assert code == 0, text
-    code, text = fit(config(broken, workers, accumulate, kill=True))
+    code, text = fit(config(broken, workers, accumulate, kill=True, objective=objective))
     assert code == -9, text
     # Resumed with the other number of workers: that must not matter either.
     code, text = fit(
-        config(broken, workers, accumulate),
+        config(broken, workers, accumulate, objective=objective),
         "--ckpt_path=last",
         f"--data.init_args.num_workers={2 - workers}",
     )

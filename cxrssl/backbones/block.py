@@ -7,7 +7,16 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor
 
-__all__ = ["PackedBlock", "draw_subset"]
+__all__ = ["PackedBlock", "draw_subset", "pick_tokens"]
+
+
+def pick_tokens(tokens: Tensor, index: Tensor) -> Tensor:
+    """Return tokens (B, K, D) of tokens (B, N, D) at an index (B, K)."""
+    # Whole rows are picked: a gather of single elements is several times slower, backwards too.
+    first = torch.arange(0, tokens.shape[0] * tokens.shape[1], tokens.shape[1], device=index.device)
+    rows = (index + first[:, None]).flatten()
+    picked: Tensor = tokens.flatten(0, 1).index_select(0, rows).unflatten(0, index.shape)
+    return picked
 
 
 def draw_subset(n: int, rate: float, device: torch.device) -> Tensor:
@@ -43,6 +52,34 @@ class PackedBlock(Block):  # type: ignore[misc]
             return self._residuals([x])[0]
         return self._residuals(x)
 
+    def select(self, x: Tensor, index: Tensor) -> Tensor:
+        """Return the block's output (B, K, D) at some tokens (B, K) of x (B, N, D).
+
+        Equal to the whole output at these tokens. The other tokens are attended to, but need no
+        query and no MLP, which a last block spares them where few tokens are wanted.
+        """
+        if self.training and self.drop_rate > 0:
+            return pick_tokens(self._residuals([x])[0], index)
+        attn, chosen, normed = self.attn, pick_tokens(x, index), self.norm1(x)
+        dim, heads = x.shape[-1], attn.num_heads
+        weight, bias = attn.qkv.weight, attn.qkv.bias
+        query = F.linear(
+            pick_tokens(normed, index), weight[:dim], None if bias is None else bias[:dim]
+        )
+        rest = F.linear(normed, weight[dim:], None if bias is None else bias[dim:])
+        q = query.unflatten(-1, (heads, -1)).transpose(1, 2)
+        k, v = rest.unflatten(-1, (2, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = self._attend(q, k, v).transpose(1, 2).flatten(2)
+        chosen = chosen + self.ls1(attn.proj_drop(attn.proj(attn.norm(mixed))))
+        output: Tensor = chosen + self.ls2(self.mlp(self.norm2(chosen)))
+        return output
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        attn = self.attn
+        return F.scaled_dot_product_attention(
+            attn.q_norm(q), attn.k_norm(k), v, dropout_p=attn.attn_drop.p if self.training else 0.0
+        )
+
     def _residuals(self, groups: list[Tensor]) -> list[Tensor]:
         groups = self._add(groups, self._attention)
         return self._add(groups, self._mlp)
@@ -67,12 +104,7 @@ class PackedBlock(Block):  # type: ignore[misc]
         mixed = []
         for group, x in zip(_unpack(qkv, groups), groups, strict=True):
             q, k, v = group.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-            out = F.scaled_dot_product_attention(
-                attn.q_norm(q),
-                attn.k_norm(k),
-                v,
-                dropout_p=attn.attn_drop.p if self.training else 0.0,
-            )
+            out = self._attend(q, k, v)
             mixed.append(out.transpose(1, 2).reshape(*x.shape[:2], -1))
         out = attn.proj_drop(attn.proj(attn.norm(_pack(mixed))))
         return _unpack(self.ls1(out), groups)

@@ -1,6 +1,6 @@
 """The vision transformer of every objective: timm's, with tokens masked, kept or packed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import timm
@@ -10,7 +10,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cxrssl.backbones.block import PackedBlock
+from cxrssl.backbones.block import PackedBlock, pick_tokens
 from cxrssl.backbones.positions import Interpolation, resample_positions, sincos_positions
 from cxrssl.backbones.tokens import Tokens
 from cxrssl.errors import InputError
@@ -56,6 +56,8 @@ class ViT(nn.Module):
         drop_path_shape: ``uniform`` over the blocks as in DINOv2, or ``linear`` from 0.
         packed: Whether crops of several sizes share one call of norms and linear layers. By default
             they do on a GPU and not on a CPU, where it gains nothing.
+        init: How weights start: as in ``timm``, or with the patch embedding too drawn from a normal
+            of standard deviation 0.02 and without bias, as in ``jepa`` (I-JEPA, CheXWorld).
         activation_checkpointing: Whether blocks are recomputed in the backward pass to save memory.
         weights: File with pretrained weights; see :func:`load_backbone_weights`.
 
@@ -83,6 +85,7 @@ class ViT(nn.Module):
         drop_path: float = 0.0,
         drop_path_shape: Literal["uniform", "linear"] = "uniform",
         packed: bool | None = None,
+        init: Literal["timm", "jepa"] = "timm",
         activation_checkpointing: bool = False,
         weights: str | None = None,
     ) -> None:
@@ -116,6 +119,7 @@ class ViT(nn.Module):
         self.class_position = class_token and class_position
         self.vit.pos_embed = self._position_table(position)
         self._set_drop_path(drop_path, drop_path_shape)
+        self._init_patches(init)
         if weights is not None:
             from cxrssl.backbones.weights import load_backbone_weights
 
@@ -132,6 +136,15 @@ class ViT(nn.Module):
             table = torch.cat([torch.zeros(1, 1, self.embed_dim), table], dim=1)
         return nn.Parameter(table, requires_grad=False)
 
+    def _init_patches(self, init: str) -> None:
+        if init not in ("timm", "jepa"):
+            raise InputError(f"init must be 'timm' or 'jepa', got {init!r}")
+        if init == "jepa":
+            # timm starts linear layers this way, but leaves the convolution at torch's default.
+            nn.init.trunc_normal_(self.vit.patch_embed.proj.weight, std=0.02)
+            if self.vit.patch_embed.proj.bias is not None:
+                nn.init.zeros_(self.vit.patch_embed.proj.bias)
+
     def _set_drop_path(self, rate: float, shape: str) -> None:
         if not 0 <= rate < 1:
             raise InputError(f"drop_path must be in [0, 1), got {rate}")
@@ -145,6 +158,7 @@ class ViT(nn.Module):
         mask: Tensor | None = None,
         mask_token: Tensor | None = None,
         keep: Tensor | None = None,
+        wanted: Tensor | None = None,
     ) -> Tokens:
         """Encode images.
 
@@ -153,8 +167,17 @@ class ViT(nn.Module):
             mask: (B, N) bool; True where the mask token takes the patch's place.
             mask_token: (D,) or (1, D), needed with ``mask``.
             keep: (B, K) long; only these patches are encoded, the others cost nothing.
+            wanted: (B, K) long; only the tokens of these patches (counted among those kept) are
+                returned, without class token and registers, and the last block is spared the rest.
         """
-        return self.forward_many([x], masks=[mask], mask_token=mask_token, keeps=[keep])[0]
+        if wanted is None:
+            return self.forward_many([x], masks=[mask], mask_token=mask_token, keeps=[keep])[0]
+        tokens, grid = self._embed(x, mask, mask_token, keep)
+        *blocks, last = self.vit.blocks
+        [tokens] = self._run_blocks([tokens], blocks)
+        prefix = int(self.vit.cls_token is not None) + self.n_registers
+        patches = self.vit.norm(last.select(tokens, wanted + prefix))
+        return Tokens(cls=None, registers=patches[:, :0], patches=patches, grid=grid)
 
     def forward_many(
         self,
@@ -177,7 +200,7 @@ class ViT(nn.Module):
             self._embed(x, mask, mask_token, keep)
             for x, mask, keep in zip(inputs, masks, keeps, strict=True)
         ]
-        groups = self._run_blocks([tokens for tokens, _ in embedded])
+        groups = self._run_blocks([tokens for tokens, _ in embedded], self.vit.blocks)
         return [
             self._split(self.vit.norm(x), grid)
             for x, (_, grid) in zip(groups, embedded, strict=True)
@@ -226,7 +249,7 @@ class ViT(nn.Module):
             patches = torch.where(mask[..., None], mask_token.to(patches.dtype), patches)
         patches = patches + self.position_tokens(grid)
         if keep is not None:
-            patches = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1]))
+            patches = pick_tokens(patches, keep)
         tokens = torch.cat([*self._prefix(len(x), patches.dtype), patches], dim=1)
         return vit.norm_pre(vit.pos_drop(tokens)), grid
 
@@ -241,9 +264,9 @@ class ViT(nn.Module):
             prefix.append(self.vit.reg_token)
         return [token.to(dtype).expand(n, -1, -1) for token in prefix]
 
-    def _run_blocks(self, groups: list[Tensor]) -> list[Tensor]:
+    def _run_blocks(self, groups: list[Tensor], blocks: Iterable[Any]) -> list[Tensor]:
         packed = groups[0].is_cuda if self.packed is None else self.packed
-        for block in self.vit.blocks:
+        for block in blocks:
             block.packed = packed
             if self.activation_checkpointing and torch.is_grad_enabled():
                 groups = checkpoint(block, groups, use_reentrant=False)

@@ -11,6 +11,8 @@ __all__ = ["to_timm_names"]
 
 State = dict[str, Tensor]
 
+# What the moving average of an encoder is called in files that hold the encoder as well.
+_AVERAGED = ("teacher", "target_encoder")
 _HF_ATTENTION = re.compile(
     r"encoder\.layer\.(\d+)\.attention\.(?:attention\.(query|key|value)|(q|k|v)_proj)\.(weight|bias)"
 )
@@ -49,20 +51,26 @@ def to_timm_names(state: Mapping[str, Tensor], source: str) -> tuple[str, State]
     some = ", ".join(list(state)[:3])
     raise InputError(
         f"{source} holds no ViT that is known here (keys such as {some}); expected the keys of "
-        "timm, of Hugging Face Dinov2Model, of the official DINOv2 code, or of cxrssl"
+        "timm, of Hugging Face Dinov2Model, of the official code of DINOv2, CheXWorld or I-JEPA, "
+        "or of cxrssl"
     )
 
 
 def _without_prefix(state: Mapping[str, Tensor], marker: str) -> State | None:
     """Return the entries below the prefix in front of ``marker``, or None where it is missing.
 
-    Where several modules hold such a key, a teacher goes before a student.
+    Where several modules hold such a key, a moving average goes before what it averages.
     """
     prefixes = [key[: -len(marker)] for key in state if key.endswith(marker)]
     if not prefixes:
         return None
-    prefix = min(prefixes, key=lambda p: ("teacher" not in p, len(p)))
+    prefix = min(prefixes, key=lambda p: (not any(word in p for word in _AVERAGED), len(p)))
     return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _jepa_encoder(state: Mapping[str, Tensor]) -> State | None:
+    encoders = {k: v for k, v in state.items() if k.startswith(("encoder.", "target_encoder."))}
+    return _without_prefix(encoders, "patch_embed.proj.weight")
 
 
 def _rename(state: State, rules: list[tuple[str, str]]) -> State:
@@ -110,6 +118,7 @@ _FORMATS = [
         lambda state: _without_prefix(state, "vit.patch_embed.proj.weight"),
         lambda s: {key.removeprefix("vit."): value for key, value in s.items()},
     ),
+    ("CheXWorld or I-JEPA", _jepa_encoder, _from_official),
     (
         "timm or official DINOv2",
         lambda state: _without_prefix(state, "patch_embed.proj.weight"),

@@ -1,5 +1,6 @@
 """Loading pretrained weights into a ViT, completely or not at all."""
 
+import argparse
 import json
 import math
 import pickle
@@ -12,6 +13,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cxrssl.backbones.positions import resample_positions
@@ -19,13 +21,16 @@ from cxrssl.backbones.vit import ViT
 from cxrssl.backbones.weight_formats import to_timm_names
 from cxrssl.errors import InputError
 
-__all__ = ["LoadReport", "load_backbone_weights", "load_encoder"]
+__all__ = ["LoadReport", "load_backbone_weights", "load_encoder", "load_state", "read_weights"]
 
 DESCRIPTION = "cxrssl"
 """Key under which our checkpoints and safetensors files describe themselves."""
 
 # Parts of published checkpoints that are not the encoder.
 _NOT_ENCODER = ("head.", "fc_norm.", "dino_head.", "ibot_head.", "pooler.", "classifier.")
+# Modules that I-JEPA's files hold side by side, each as a state dict.
+_SIDE_BY_SIDE = ("encoder", "predictor", "target_encoder")
+_KERNEL = "patch_embed.proj.weight"
 Normalisation = tuple[float | tuple[float, ...], float | tuple[float, ...]]
 
 
@@ -37,7 +42,8 @@ class LoadReport:
         source: The file.
         format: The recognised layout.
         matched: Keys copied as they are.
-        resized: Keys that were changed to fit: positions of another grid, folded colours.
+        resized: Keys that were changed to fit: positions of another grid, folded colours, patches
+            of another size.
         missing: Keys of the ViT that the file lacks and that were allowed to keep their start.
         left_over: Keys of the file that have no place in the encoder (heads, mask token).
     """
@@ -65,10 +71,15 @@ def load_backbone_weights(
     vit: ViT,
     path: str | Path,
     *,
+    prefix: str | None = None,
     allow_missing: Collection[str] = (),
     normalisation: tuple[Normalisation, Normalisation] | None = None,
+    resize_patch: bool = False,
 ) -> LoadReport:
-    """Load weights stored by timm, Hugging Face, the official DINOv2 code or cxrssl.
+    """Load weights stored by timm, Hugging Face, official code or cxrssl.
+
+    The official code may be that of DINOv2, CheXWorld or I-JEPA. Of a file with an encoder and its
+    moving average (teacher, target encoder) the average is loaded.
 
     Every weight of the ViT comes from the file or the call fails and changes nothing. Positions of
     another grid are resampled in the ViT's interpolation mode. RGB patch kernels are summed into
@@ -78,15 +89,28 @@ def load_backbone_weights(
     Args:
         vit: Filled in place.
         path: ``.safetensors`` or a file of ``torch.save``, read without unpickling objects.
+        prefix: What the names of the wanted encoder's weights start with, to choose another one of
+            the file, e.g. ``encoder.`` for the context encoder of CheXWorld or I-JEPA.
         allow_missing: timm names that may be missing, e.g. ``{"reg_token"}`` to add registers.
         normalisation: ((mean, std) the weights were trained with, (mean, std) used here); the
             difference is folded into the patch kernel and its bias, exactly.
+        resize_patch: Whether a patch kernel of another size is resized, bicubic and without
+            rescaling: with half the side, outputs are about a quarter as large (CheXWorld's
+            fine-tuning on smaller patches). Refused otherwise.
 
     Raises:
         InputError: If the file cannot be read, is no known ViT, or does not fit.
     """
     state, description = read_weights(path)
-    return _load(vit, state, description, str(path), allow_missing, normalisation)
+    return load_state(
+        vit,
+        state,
+        str(path),
+        prefix=_place(state, description) if prefix is None else prefix,
+        allow_missing=allow_missing,
+        normalisation=normalisation,
+        resize_patch=resize_patch,
+    )
 
 
 def load_encoder(path: str | Path) -> ViT:
@@ -102,21 +126,36 @@ def load_encoder(path: str | Path) -> ViT:
             "load_backbone_weights(vit, path)"
         )
     vit = ViT(**description["backbone"]["arguments"])
-    _load(vit, state, description, str(path))
+    load_state(vit, state, str(path), prefix=_place(state, description))
     return vit.eval()
 
 
-def _load(
+def load_state(
     vit: ViT,
-    state: dict[str, Tensor],
-    description: dict[str, Any] | None,
+    state: Mapping[str, Tensor],
     source: str,
+    *,
+    prefix: str | None = None,
     allow_missing: Collection[str] = (),
     normalisation: tuple[Normalisation, Normalisation] | None = None,
+    resize_patch: bool = False,
 ) -> LoadReport:
-    place = (description or {}).get("encoder", "")
-    if place and any(key.startswith(f"{place}.") for key in state):  # a checkpoint, of all parts
-        state = {key: value for key, value in state.items() if key.startswith(f"{place}.")}
+    """Load weights that are already read; see :func:`load_backbone_weights`.
+
+    Args:
+        vit: Filled in place.
+        state: Tensors by name, as :func:`read_weights` returns them.
+        source: Where they come from, for messages.
+        prefix: See :func:`load_backbone_weights`.
+        allow_missing: See :func:`load_backbone_weights`.
+        normalisation: See :func:`load_backbone_weights`.
+        resize_patch: See :func:`load_backbone_weights`.
+
+    Raises:
+        InputError: If they are of no known ViT or do not fit.
+    """
+    if prefix is not None:
+        state = _starting_with(prefix, state, source)
     name, found = to_timm_names(state, source)
     report = LoadReport(source=source, format=name)
     mask_token = found.pop("mask_token", None)
@@ -126,7 +165,7 @@ def _load(
     if mask_token is not None:
         report.left_over.append("mask_token")
     own = vit.vit.state_dict()
-    _fit_patch_kernel(found, own, report, normalisation)
+    _fit_patch_kernel(found, own, report, normalisation, resize_patch)
     _fit_positions(found, vit, report)
     _check(found, own, report, allow_missing)
     vit.vit.load_state_dict(found, strict=False)
@@ -137,6 +176,9 @@ def _load(
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """Return the tensors of a weight file by name, and how the file describes itself if it does.
+
+    Of I-JEPA's files, which hold several state dicts side by side, the names begin with the name of
+    the state dict.
 
     Raises:
         InputError: If the file is missing, broken, or holds anything but plain data.
@@ -149,13 +191,15 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on pickle protocols; the outcome is checked
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            # CheXWorld's files hold the arguments of their run; a namespace is plain data too.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} holds more than tensors and plain data and is not loaded, since that could "
             "run foreign code; convert it to safetensors where it can be trusted"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no readable weight file ({type(error).__name__})") from error
     if not isinstance(content, Mapping):
         raise InputError(f"{path} holds a {type(content).__name__}, expected named tensors")
@@ -177,6 +221,8 @@ def _tensors_of(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
         if isinstance(content.get(key), Mapping):
             content = content[key]
             break
+    else:
+        content = _joined(content)
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         some = ", ".join(list(content)[:5])
@@ -184,17 +230,46 @@ def _tensors_of(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def _joined(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the state dicts that stand side by side as one, or the content if there are none."""
+    modules = [name for name in _SIDE_BY_SIDE if isinstance(content.get(name), Mapping)]
+    if not modules:
+        return content
+    return {f"{name}.{key}": value for name in modules for key, value in content[name].items()}
+
+
+def _place(state: Mapping[str, Tensor], description: dict[str, Any] | None) -> str | None:
+    """Return what the encoder's weights start with in a checkpoint of ours, None elsewhere."""
+    place = (description or {}).get("encoder", "")
+    prefix = f"{place}."
+    return prefix if place and any(key.startswith(prefix) for key in state) else None
+
+
+def _starting_with(prefix: str, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    chosen = {key: value for key, value in state.items() if key.startswith(prefix)}
+    if not chosen:
+        modules = dict.fromkeys(key.partition(".")[0] for key in state)
+        raise InputError(
+            f"{source} holds no weights that start with {prefix!r}; it holds those of "
+            f"{', '.join(_first(list(modules)))}"
+        )
+    return chosen
+
+
 def _fit_patch_kernel(
     found: dict[str, Tensor],
     own: Mapping[str, Tensor],
     report: LoadReport,
     normalisation: tuple[Normalisation, Normalisation] | None,
+    resize: bool,
 ) -> None:
-    key = "patch_embed.proj.weight"
-    kernel = found.get(key)
+    kernel = found.get(_KERNEL)
     if kernel is None or kernel.ndim != 4:
         return
-    wanted = own[key].shape[1]
+    _, wanted, *size = own[_KERNEL].shape
+    if resize and list(kernel.shape[2:]) != size:
+        kernel = F.interpolate(kernel.float(), size=size, mode="bicubic").to(kernel.dtype)
+    # Folding comes after resizing, since it is exact for the kernel that is used.
     if normalisation is not None:
         kernel, shift = _fold_normalisation(kernel, *normalisation)
         found["patch_embed.proj.bias"] = found["patch_embed.proj.bias"] + shift
@@ -203,9 +278,9 @@ def _fit_patch_kernel(
             kernel = kernel.sum(1, keepdim=True)
         elif kernel.shape[1] == 1:
             kernel = kernel.expand(-1, wanted, -1, -1) / wanted
-    if kernel is not found[key]:
-        found[key] = kernel
-        report.resized.append(key)
+    if kernel is not found[_KERNEL]:
+        found[_KERNEL] = kernel
+        report.resized.append(_KERNEL)
 
 
 def _fold_normalisation(
@@ -270,6 +345,9 @@ def _check(
         for key in own
         if key in found and found[key].shape != own[key].shape
     ]
+    kernel = found.get(_KERNEL, own[_KERNEL])
+    if kernel.ndim == 4 and kernel.shape[2:] != own[_KERNEL].shape[2:]:
+        shapes.insert(0, "patches of another size need resize_patch=True")
     report.missing = [key for key in missing if key in allow_missing]
     refused = [key for key in missing if key not in allow_missing]
     complaints = []

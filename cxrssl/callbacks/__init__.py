@@ -1,4 +1,4 @@
-"""Lightning callbacks that watch a run: probes, health, speed, figures, the encoder's file."""
+"""Lightning callbacks that watch a run: probes, health, speed, figures, files, the world report."""
 
 from cxrssl.callbacks.embedding_file import EmbeddingFile
 from cxrssl.callbacks.encoder_file import EncoderFile
@@ -7,6 +7,7 @@ from cxrssl.callbacks.health import Health
 from cxrssl.callbacks.probe import OnlineProbe
 from cxrssl.callbacks.progress import ProgressBar
 from cxrssl.callbacks.run_length import RunLength
+from cxrssl.callbacks.world import WorldReport
 
 __all__ = [
     "EmbeddingFile",
@@ -16,4 +17,5 @@ __all__ = [
     "ProgressBar",
     "RunFigures",
     "RunLength",
+    "WorldReport",
 ]

@@ -7,9 +7,11 @@ from cxrssl.losses.distributed import gather_rows
 from cxrssl.losses.ibot import ibot_loss, mask_weights
 from cxrssl.losses.koleo import koleo_loss
 from cxrssl.losses.sinkhorn import sinkhorn
+from cxrssl.losses.tokens import TokenDistance, token_loss, token_spread
 
 __all__ = [
     "SoftmaxCentering",
+    "TokenDistance",
     "dino_global_loss",
     "dino_local_loss",
     "gather_rows",
@@ -18,4 +20,6 @@ __all__ = [
     "mask_weights",
     "sinkhorn",
     "soft_cross_entropy",
+    "token_loss",
+    "token_spread",
 ]

@@ -2,8 +2,20 @@
 
 from cxrssl.objectives.base import Objective
 from cxrssl.objectives.dinov2 import DINOv2
+from cxrssl.objectives.ijepa import IJEPA
+from cxrssl.objectives.jepa import JEPA
 from cxrssl.objectives.nonfinite import NonFiniteLossError
 from cxrssl.objectives.recipe import Recipe
 from cxrssl.objectives.teacher import Teacher
+from cxrssl.objectives.world_model import WorldModel
 
-__all__ = ["DINOv2", "NonFiniteLossError", "Objective", "Recipe", "Teacher"]
+__all__ = [
+    "IJEPA",
+    "JEPA",
+    "DINOv2",
+    "NonFiniteLossError",
+    "Objective",
+    "Recipe",
+    "Teacher",
+    "WorldModel",
+]

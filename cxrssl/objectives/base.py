@@ -18,7 +18,7 @@ from cxrssl.errors import InputError
 from cxrssl.losses.distributed import all_sum, world_size
 from cxrssl.objectives.nonfinite import NonFiniteSteps
 from cxrssl.objectives.recipe import Recipe, parameter_groups, set_rates
-from cxrssl.objectives.stage import load_stage
+from cxrssl.objectives.stage import load_stage, read_stage
 from cxrssl.schedules import Schedule
 from cxrssl.views import Views
 
@@ -89,6 +89,7 @@ class Objective(LightningModule, ABC):
         self._trained_steps = 0
         self._nonfinite = NonFiniteSteps(max_nonfinite)
         self._overflowed = False
+        self._started = False
 
     @abstractmethod
     def loss_terms(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
@@ -128,9 +129,18 @@ class Objective(LightningModule, ABC):
         """Return the weight of a term, 1 where none is set."""
         return self.weights.get(term, 1.0)
 
+    @property
+    def schedule_entries(self) -> int | None:
+        """Length of the tables of scheduled values, None while the run's length is not known."""
+        return None if self.total_steps is None else self.total_steps * self._units_per_step
+
     def scheduled(self, schedule: Schedule, progress: float) -> float:
-        """Return a scheduled value, tabulated over the run's steps once they are known."""
-        return schedule(progress, self.total_steps)
+        """Return a scheduled value, tabulated over the run once its length is known."""
+        return schedule(progress, self.schedule_entries)
+
+    def take_over(self, path: str) -> str:
+        """Load an earlier stage of this objective and return one sentence on what was done."""
+        return load_stage(self, read_stage(path), path)
 
     def clip_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the parameters whose gradients are clipped together, by name of the sub-module."""
@@ -185,7 +195,7 @@ class Objective(LightningModule, ABC):
     # Lightning's hooks, in the order of a run.
 
     def setup(self, stage: str) -> None:
-        """Refuse what would be wrong in silence."""
+        """Refuse what would be wrong in silence; take over an earlier stage."""
         strategy, precision = type(self.trainer.strategy).__name__, str(self.trainer.precision)
         if "FSDP" in strategy or "ModelParallel" in strategy or "DeepSpeed" in strategy:
             raise InputError(f"{strategy} shards the model, which is not supported yet; use ddp")
@@ -194,6 +204,11 @@ class Objective(LightningModule, ABC):
                 f"a teacher kept in {precision} cannot follow: its updates are smaller than the "
                 "precision; use bf16-mixed, 16-mixed or 32-true"
             )
+        # Once, so that a test after training does not fall back to where training began; and not
+        # where a checkpoint of the run itself follows.
+        if self.init_from is not None and not self._started and self.trainer.ckpt_path is None:
+            rank_zero_info(self.take_over(self.init_from))
+        self._started = True
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build AdamW over groups by layer; also reads the length of the run."""
@@ -222,11 +237,9 @@ class Objective(LightningModule, ABC):
         return int(per_rank) * self.trainer.world_size * self.trainer.accumulate_grad_batches
 
     def on_fit_start(self) -> None:
-        """Take over an earlier stage, unless the run is resumed from its own checkpoint."""
+        """Say where the backbone comes from."""
         if self.backbone.load_report is not None:
             rank_zero_info(f"Backbone from {self.backbone.load_report}")
-        if self.init_from is not None and self.trainer.ckpt_path is None:
-            rank_zero_info(load_stage(self, self.init_from))
 
     def on_train_start(self) -> None:
         """Say how long the run is in every unit and what the rate became."""
@@ -312,7 +325,8 @@ class Objective(LightningModule, ABC):
         """Set this step's rates, step, and move the teacher unless the step was skipped."""
         step = self.trainer.global_step
         progress = self._progress(step)
-        lr, decay = set_rates(optimizer, self.recipe, self._lr, progress, step, self.total_steps)
+        entries = self.schedule_entries
+        lr, decay = set_rates(optimizer, self.recipe, self._lr, progress, step, entries)
         self._overflowed = False
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self._nonfinite.spoilt or self._overflowed:
@@ -343,8 +357,17 @@ class Objective(LightningModule, ABC):
         self._nonfinite.total = run.get("nonfinite_steps", 0)
         self._trained_steps = checkpoint.get("global_step", 0)
 
+    @property
+    def _units_per_step(self) -> int:
+        per_step = self.recipe.schedule_unit == "step" or self._trainer is None
+        return 1 if per_step else int(self.trainer.accumulate_grad_batches)
+
     def _progress(self, step: int) -> float:
-        return step / self.total_steps if self.total_steps else 0.0
+        """Return where a step stands in the run: at its last unit, see ``schedule_unit``."""
+        if not self.total_steps:
+            return 0.0
+        units = self._units_per_step
+        return ((step + 1) * units - 1) / (self.total_steps * units)
 
     def _weighted_terms(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Return the loss and its unweighted terms."""

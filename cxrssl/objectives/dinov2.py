@@ -183,7 +183,7 @@ class DINOv2(Objective):
 
     def update_teacher(self, progress: float) -> None:
         """Move the teacher and the centres."""
-        self.teacher.update(self._student(), progress, self.total_steps)
+        self.teacher.update(self._student(), progress, self.schedule_entries)
         if self.centering == "softmax":
             self.dino_center.update()
             self.ibot_center.update()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -33,6 +33,9 @@ class Recipe:
         freeze_last_layer: Share of the run in which prototype layers keep their start.
         freeze_backbone_steps: Optimiser steps in which only what is not backbone learns, so that
             fresh heads do not disturb pretrained weights.
+        schedule_unit: What schedules count. ``step`` reads every value at the optimiser step.
+            ``micro_batch`` matters with accumulated gradients: values are read where the step's
+            last micro-batch stands in a table of micro-batches, as CheXWorld does.
     """
 
     lr: Schedule = Schedule(4e-3, final=1e-6, warmup=0.1)
@@ -46,18 +49,13 @@ class Recipe:
     clip: float | None = 3.0
     freeze_last_layer: float = 0.01
     freeze_backbone_steps: int = 0
+    schedule_unit: Literal["step", "micro_batch"] = "step"
 
     def scaled_lr(self, global_batch: int) -> Schedule:
         """Return the learning rate schedule for a global batch in images."""
         ratio = global_batch / self.reference_batch
         factor = {"sqrt": math.sqrt(ratio), "linear": ratio, "none": 1.0}[self.lr_scaling]
-        return Schedule(
-            value=self.lr.value * factor,
-            final=self.lr.value * factor if self.lr.final is None else self.lr.final,
-            start=self.lr.start,
-            warmup=self.lr.warmup,
-            freeze=self.lr.freeze,
-        )
+        return replace(self.lr, value=self.lr.value * factor)
 
 
 def parameter_groups(
@@ -116,7 +114,8 @@ def set_rates(
 
 
 def _is_backbone(name: str) -> bool:
-    return "backbone" in name.split(".") or name.rpartition(".")[2] == "mask_token"
+    # The objective's own mask token enters the backbone; a predictor's belongs to the predictor.
+    return "backbone" in name.split(".") or name == "mask_token"
 
 
 def _layer(name: str, depth: int) -> int:

@@ -1,19 +1,33 @@
 """Going on from an earlier stage of the same objective, at another resolution if wanted."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cxrssl.backbones import ViT, resample_positions
 from cxrssl.backbones.weights import read_weights
 from cxrssl.errors import InputError
 
-__all__ = ["load_stage"]
+__all__ = ["load_stage", "read_stage"]
 
 
-def load_stage(objective: nn.Module, path: str) -> str:
+def read_stage(path: str) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint by name.
+
+    Raises:
+        InputError: If the file cannot be read.
+    """
+    return read_weights(path)[0]
+
+
+def load_stage(objective: nn.Module, state: dict[str, Tensor], path: str) -> str:
     """Load all weights and buffers of a checkpoint; resample every position table to its new grid.
 
     The optimiser is not taken over: a stage has schedules of its own.
+
+    Args:
+        objective: Filled in place.
+        state: What :func:`read_stage` has read.
+        path: Where from, for messages.
 
     Returns:
         One sentence on what was done.
@@ -21,7 +35,6 @@ def load_stage(objective: nn.Module, path: str) -> str:
     Raises:
         InputError: If the checkpoint is of another objective or another size.
     """
-    state, _ = read_weights(path)
     resized = 0
     for name, module in objective.named_modules():
         key = f"{name}.vit.pos_embed"

@@ -2,18 +2,29 @@
 
 from cxrssl.views.base import Views
 from cxrssl.views.crops import Box, random_resized_crop, resize
+from cxrssl.views.distortion import ACTION, IDENTITY, Distortion
 from cxrssl.views.eval_view import EvalView
+from cxrssl.views.masked_view import MaskedView
 from cxrssl.views.masking import BlockMasking
+from cxrssl.views.multiblock import MultiBlockMasking
 from cxrssl.views.multicrop import MultiCrop
 from cxrssl.views.photometry import Photometry
+from cxrssl.views.world import CropPair, WorldViews
 
 __all__ = [
+    "ACTION",
+    "IDENTITY",
     "BlockMasking",
     "Box",
+    "CropPair",
+    "Distortion",
     "EvalView",
+    "MaskedView",
+    "MultiBlockMasking",
     "MultiCrop",
     "Photometry",
     "Views",
+    "WorldViews",
     "random_resized_crop",
     "resize",
 ]

@@ -6,12 +6,22 @@ from typing import Literal, NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from cxrssl.errors import InputError
 
-__all__ = ["Box", "CropMode", "check_crop", "draw_box", "random_resized_crop", "resize"]
+__all__ = [
+    "Box",
+    "CropMode",
+    "Resampling",
+    "check_crop",
+    "draw_box",
+    "random_resized_crop",
+    "resize",
+]
 
 CropMode = Literal["area", "side"]
+Resampling = Literal["area", "pillow"]
 
 TRIES = 10
 
@@ -25,12 +35,17 @@ class Box(NamedTuple):
     width: int
 
 
-def check_crop(scale: tuple[float, float], ratio: tuple[float, float], mode: CropMode) -> None:
+def check_crop(
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    mode: CropMode = "area",
+    resampling: Resampling = "area",
+) -> None:
     """Refuse options no crop can follow.
 
     Raises:
         InputError: The scale is not in (0, 1], the ratio not positive, one of them reversed, or the
-            mode unknown.
+            mode or the resampling unknown.
     """
     if not 0 < scale[0] <= scale[1] <= 1:
         raise InputError(
@@ -40,17 +55,30 @@ def check_crop(scale: tuple[float, float], ratio: tuple[float, float], mode: Cro
         raise InputError(f"a crop's ratio must be (low, high) with 0 < low <= high, got {ratio}")
     if mode not in ("area", "side"):
         raise InputError(f"crop mode must be 'area' or 'side', got {mode!r}")
+    if resampling not in ("area", "pillow"):
+        raise InputError(f"resampling must be 'area' or 'pillow', got {resampling!r}")
 
 
-def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+def resize(
+    image: NDArray[np.uint8], height: int, width: int, resampling: Resampling = "area"
+) -> NDArray[np.uint8]:
     """Return an image (H, W) uint8 at another size, antialiased.
 
-    An axis that shrinks is averaged over the area of each new pixel: interpolating between the
-    nearest old pixels would alias fine structures (ribs, trabeculae, noise) into patterns that are
-    not in the radiograph. An axis that grows is interpolated bicubically, where the area rule would
-    repeat pixels. With one axis of each kind, the shrinking one goes first. The result may share
-    memory with the image when no axis changes.
+    In ``"area"``, the quicker one, an axis that shrinks is averaged over the area of each new
+    pixel: interpolating between the nearest old pixels would alias fine structures (ribs,
+    trabeculae, noise) into patterns that are not in the radiograph. An axis that grows is
+    interpolated bicubically, where the area rule would repeat pixels. With one axis of each kind,
+    the shrinking one goes first.
+
+    ``"pillow"`` is Pillow's bicubic filter, which widens as an axis shrinks. Released weights of
+    methods that read their images with Pillow were trained on it.
+
+    The result may share memory with the image when no axis changes, and may be read-only.
     """
+    if resampling == "pillow":
+        # Pillow takes the pixels without a copy of its own if they lie in one piece.
+        source = Image.fromarray(np.ascontiguousarray(image))
+        return np.asarray(source.resize((width, height), Image.Resampling.BICUBIC), dtype=np.uint8)
     smaller = min(height, image.shape[0]), min(width, image.shape[1])
     resized = image
     if smaller != image.shape:
@@ -97,6 +125,7 @@ def random_resized_crop(
     ratio: tuple[float, float],
     rng: np.random.Generator,
     mode: CropMode = "area",
+    resampling: Resampling = "area",
 ) -> tuple[NDArray[np.uint8], Box]:
     """Cut a random box out of an image and resize it to a square.
 
@@ -114,6 +143,7 @@ def random_resized_crop(
         ratio: Smallest and largest width / height; has no effect in mode ``"side"``.
         rng: Source of every draw.
         mode: What ``scale`` is a share of.
+        resampling: See `resize`.
 
     Returns:
         The crop, (size, size) uint8, and its box in the image.
@@ -121,7 +151,7 @@ def random_resized_crop(
     height, width = image.shape
     box = draw_box(height, width, scale, ratio, rng, mode)
     cut = image[box.top : box.top + box.height, box.left : box.left + box.width]
-    return resize(cut, size, size), box
+    return resize(cut, size, size, resampling), box
 
 
 def _place(

@@ -132,6 +132,7 @@ def test_sincos_positions_are_fixed():
         ({"name": "resnet18"}, "only timm's VisionTransformer"),
         ({"heads": 5}, "width must be a multiple of heads, got width 192 and heads 5"),
         ({"drop_path": 1.0}, r"drop_path must be in \[0, 1\), got 1.0"),
+        ({"init": "mae"}, "init must be 'timm' or 'jepa', got 'mae'"),
     ],
 )
 def test_bad_arguments(options, message):
@@ -150,6 +151,35 @@ def test_parameter_counts_of_released_models(name, parameters):
     vit = ViT(size, img_size=518, patch_size=14, in_chans=3, layer_scale=1.0)
     count = sum(p.numel() for p in vit.parameters())
     assert count + vit.embed_dim == parameters  # the mask token belongs to the objective
+
+
+def test_parameter_count_of_chexworld():
+    vit = ViT("vit_base", in_chans=3, class_token=False, position="sincos")
+    assert sum(p.numel() for p in vit.parameters()) == 85797120
+
+
+def test_start_of_jepa():
+    torch.manual_seed(0)
+    vit = ViT("vit_small", in_chans=3, class_token=False, position="sincos", init="jepa", depth=2)
+    assert "init" not in vit.arguments
+    for name, parameter in vit.vit.named_parameters():
+        if name.endswith("bias"):
+            assert torch.equal(parameter, torch.zeros_like(parameter)), name
+        elif "norm" in name:
+            assert torch.equal(parameter, torch.ones_like(parameter)), name
+        elif name != "pos_embed":
+            # At least 147,456 draws: the deviation is known to 0.2 % and 5 sigma are rare.
+            assert parameter.std().item() == pytest.approx(0.02, rel=0.01), name
+            assert 3.5 * 0.02 < parameter.abs().max().item() < 6 * 0.02, name
+
+
+def test_start_of_timm_is_left_alone():
+    starts = []
+    for init in ("timm", "jepa"):
+        torch.manual_seed(0)
+        starts.append(tiny_vit(init=init).vit.state_dict())
+    differing = {name for name in starts[0] if not torch.equal(starts[0][name], starts[1][name])}
+    assert differing == {"patch_embed.proj.weight", "patch_embed.proj.bias"}
 
 
 def test_swiglu_has_the_official_hidden_width():

@@ -8,7 +8,13 @@ from torch.testing import assert_close
 
 from cxrssl.backbones import ViT, load_backbone_weights, load_encoder
 from cxrssl.errors import InputError
-from tests.backbones.official import official_state, save_official, tiny_vit
+from tests.backbones.official import (
+    micro_vit,
+    official_state,
+    save_chexworld,
+    save_official,
+    tiny_vit,
+)
 from tests.golden import load_golden, subset
 
 
@@ -98,17 +104,6 @@ def test_positions_of_another_resolution(tmp_path, mode):
     assert_close(vit.eval()(x).patches, source.eval()(x).patches, atol=1e-5, rtol=1e-5)
 
 
-def test_golden_position_tables():
-    golden = load_golden("dinov2/pos_interp_37.npz")
-    from cxrssl.backbones import resample_positions
-
-    for kind, mode in (("noreg", "offset"), ("reg", "size")):
-        for key, expected in subset(golden, f"{kind}/").items():
-            height, width = (int(side) // 14 for side in key.split("x"))
-            table = resample_positions(golden["pos_embed"][:, 1:], (37, 37), (height, width), mode)
-            assert_close(table, expected[:, 1:], atol=1e-5, rtol=1e-5)
-
-
 def test_grey_kernel_equals_a_grey_image_in_three_channels(tmp_path):
     source, vit = tiny_vit(), tiny_vit(in_chans=1)
     load_backbone_weights(vit, save_official(official_state(source), tmp_path / "m.pth"))
@@ -129,6 +124,44 @@ def test_normalisation_folds_into_the_kernel(tmp_path):
     rgb = (grey - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
     ours = vit.eval()((grey - 0.53) / 0.26)
     assert_close(ours.cls, source.eval()(rgb).cls, atol=1e-5, rtol=1e-5)
+
+
+def test_golden_patches_of_half_the_side(tmp_path):
+    golden = load_golden("chexworld/finetune.npz")
+    state = subset(load_golden("chexworld/model_micro.npz"), "sd/")
+    vit = micro_vit(patch_size=8)
+    path = save_chexworld(tmp_path / "chexworld.tar", state)
+    report = load_backbone_weights(vit, path, resize_patch=True)
+    assert report.resized == ["patch_embed.proj.weight", "pos_embed"]
+    assert_close(vit.vit.pos_embed.data, golden["p8/pos_embed"], atol=1e-6, rtol=0)
+    assert_close(vit.vit.patch_embed.proj.weight.data, golden["p8/patch_w"], atol=1e-6, rtol=0)
+    tokens = vit.eval()(golden["fc/x"][:1]).patches
+    assert_close(tokens, golden["p8/tokens"], atol=2e-5, rtol=0)
+
+
+def test_resized_grey_patches_fold_the_normalisation_exactly(tmp_path):
+    path = save_official(official_state(tiny_vit()), tmp_path / "m.pth")
+    colour, grey = tiny_vit(patch_size=7), tiny_vit(patch_size=7, in_chans=1)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    load_backbone_weights(colour, path, resize_patch=True)
+    load_backbone_weights(grey, path, resize_patch=True, normalisation=((mean, std), (0.53, 0.26)))
+    x = torch.rand(2, 1, 70, 70)
+    rgb = (x - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+    ours = grey.eval()((x - 0.53) / 0.26)
+    assert_close(ours.cls, colour.eval()(rgb).cls, atol=1e-5, rtol=1e-5)
+
+
+def test_patches_of_another_size_are_refused_unless_asked_for(tmp_path):
+    path = save_official(official_state(tiny_vit()), tmp_path / "m.pth")
+    vit = tiny_vit(patch_size=7)
+    before = vit.vit.patch_embed.proj.weight.clone()
+    message = (
+        r"patches of another size need resize_patch=True; "
+        r"patch_embed\.proj\.weight is \(64, 3, 14, 14\) there and \(64, 3, 7, 7\) here"
+    )
+    with pytest.raises(InputError, match=message):
+        load_backbone_weights(vit, path)
+    assert torch.equal(vit.vit.patch_embed.proj.weight, before)
 
 
 @pytest.mark.parametrize(

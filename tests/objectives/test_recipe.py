@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from cxrssl.backbones import ViT
+from cxrssl.heads import Predictor
 from cxrssl.objectives import DINOv2, Recipe
 from cxrssl.objectives.recipe import parameter_groups, set_rates
 from cxrssl.schedules import Schedule
@@ -54,6 +55,63 @@ def test_scaling_of_the_rate(rule, factor):
     lr = recipe.scaled_lr(256)
     assert lr.value == pytest.approx(4e-3 * factor)
     assert (lr.final, lr.start, lr.warmup) == (1e-6, 0.0, 0.1)
+
+
+def test_scaling_changes_the_value_alone():
+    options = {
+        "final": 1e-6,
+        "start": 2e-4,
+        "warmup": 0.2,
+        "freeze": 0.1,
+        "stretch": 1.25,
+        "shape": "linear",
+        "from_one": True,
+    }
+    recipe = Recipe(lr=Schedule(1e-3, **options), lr_scaling="linear", reference_batch=2048)
+    assert recipe.scaled_lr(1024) == Schedule(5e-4, **options)
+    constant = Recipe(lr=Schedule(1e-3), lr_scaling="linear", reference_batch=2048).scaled_lr(1024)
+    assert constant(0.0) == constant(1.0) == 5e-4
+
+
+def jepa_parameters():
+    backbone = ViT(
+        "vit_tiny",
+        img_size=64,
+        width=32,
+        depth=2,
+        heads=4,
+        class_token=False,
+        position="sincos",
+    )
+    predictor = Predictor(32, 5, width=24, depth=2, heads=4)
+    module = nn.ModuleDict({"backbone": backbone, "predictor": predictor})
+    module.register_parameter("mask_token", nn.Parameter(torch.zeros(1, 32)))
+    return dict(module.named_parameters())
+
+
+def test_decay_of_encoder_and_predictor_without_layer_decay():
+    recipe = Recipe(layer_decay=1.0, patch_embed_lr=1.0)
+    named = jepa_parameters()
+    groups = parameter_groups(named.items(), 2, recipe)
+    factors = {id(p): group["decay_factor"] for group in groups for p in group["params"]}
+    assert {group["lr_factor"] for group in groups} == {1.0}
+    for name, parameter in named.items():
+        if not parameter.requires_grad:
+            assert name == "backbone.vit.pos_embed"
+            assert id(parameter) not in factors
+        else:
+            plain = parameter.ndim == 1 or name.endswith(".bias")
+            assert factors[id(parameter)] == float(not plain), name
+    assert factors[id(named["predictor.mask_token"])] == 1.0
+
+
+def test_only_the_objectives_own_mask_token_counts_as_backbone():
+    named = jepa_parameters()
+    groups = parameter_groups(named.items(), 2, Recipe(layer_decay=0.5))
+    by_id = {id(p): group for group in groups for p in group["params"]}
+    own, predictors = (by_id[id(named[n])] for n in ("mask_token", "predictor.mask_token"))
+    assert (own["backbone"], own["lr_factor"]) == (True, 0.125)  # layer 0 of 3
+    assert (predictors["backbone"], predictors["lr_factor"]) == (False, 1.0)
 
 
 def rates(recipe, progress, step, steps=100):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.stats import ks_2samp, kstest
 from torchvision.transforms import RandomResizedCrop
 
@@ -62,6 +63,25 @@ class TestResize:
     def test_same_size_changes_nothing(self):
         image = noise(12, 7)
         assert np.array_equal(resize(image, 12, 7), image)
+
+
+class TestPillowResampling:
+    @pytest.mark.parametrize("size", [(31, 50), (64, 40), (120, 90), (200, 17), (64, 90), (1, 1)])
+    def test_equals_pillow(self, size):
+        image = noise(64, 90)
+        expected = Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC)
+        assert np.array_equal(resize(image, *size, "pillow"), np.asarray(expected))
+
+    def test_part_of_an_image_does_not_see_its_surroundings(self):
+        image = noise(64, 90)
+        part = image[10:50, 20:70]
+        assert np.array_equal(resize(part, 16, 16, "pillow"), resize(part.copy(), 16, 16, "pillow"))
+
+    def test_shrinking_does_not_alias(self):
+        image = np.zeros((90, 90), dtype=np.uint8)
+        image[::3] = 255
+        shrunk = resize(image, 30, 30, "pillow")[2:-2]
+        assert np.abs(shrunk.astype(int) - 85).max() < 12
 
 
 class TestAreaMode:
@@ -133,15 +153,17 @@ class TestSideMode:
         assert (box.height, box.width) == (1, 1)
 
 
+@pytest.mark.parametrize("resampling", ["area", "pillow"])
 @pytest.mark.parametrize("mode", ["area", "side"])
 @pytest.mark.parametrize("size", [8, 60])
-def test_crop_is_the_resized_box(mode, size):
+def test_crop_is_the_resized_box(mode, size, resampling):
     image = noise(50, 70)
-    crop, box = random_resized_crop(image, size, (0.3, 0.9), RATIO, np.random.default_rng(3), mode)
+    rng = np.random.default_rng(3)
+    crop, box = random_resized_crop(image, size, (0.3, 0.9), RATIO, rng, mode, resampling)
     cut = image[box.top : box.top + box.height, box.left : box.left + box.width]
     assert crop.shape == (size, size)
     assert crop.dtype == np.uint8
-    assert np.array_equal(crop, resize(np.ascontiguousarray(cut), size, size))
+    assert np.array_equal(crop, resize(np.ascontiguousarray(cut), size, size, resampling))
 
 
 def test_read_only_images_are_read():
@@ -164,3 +186,8 @@ def test_read_only_images_are_read():
 def test_options_are_checked(scale, ratio, mode, message):
     with pytest.raises(InputError, match=message):
         check_crop(scale, ratio, mode)
+
+
+def test_resampling_is_checked():
+    with pytest.raises(InputError, match="must be 'area' or 'pillow', got 'nearest'"):
+        check_crop((0.5, 1.0), RATIO, resampling="nearest")

@@ -1,0 +1,176 @@
+"""What objectives share that predict tokens from other tokens: target encoder, predictor, loss."""
+
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cxrssl.backbones import Tokens, ViT, pick_tokens
+from cxrssl.backbones.codes import AxisOrder, place_in_other_crop, sincos_codes
+from cxrssl.errors import InputError
+from cxrssl.heads import Predictor
+from cxrssl.losses import TokenDistance, token_loss, token_spread
+from cxrssl.objectives.base import Objective
+from cxrssl.objectives.jepa_weights import holds_jepa, load_jepa
+from cxrssl.objectives.recipe import Recipe
+from cxrssl.objectives.stage import read_stage
+from cxrssl.objectives.teacher import Teacher
+from cxrssl.schedules import Schedule
+from cxrssl.views import Views
+
+__all__ = ["JEPA"]
+
+
+class JEPA(Objective):
+    """Joint-embedding prediction: the base of :class:`IJEPA` and :class:`WorldModel`.
+
+    The context encoder (the backbone) sees some patches. The predictor tells from its tokens what
+    the target encoder, a moving average of the backbone, makes of patches elsewhere. Targets are
+    normalised over their channels.
+
+    A class token of the backbone takes part in attention but is not trained to stand for the image,
+    so that :meth:`embed` always gives the mean patch token.
+
+    Args:
+        backbone: Context encoder. The published ones have ``class_token=False``,
+            ``position="sincos"`` and ``init="jepa"``.
+        predictor: Makes the predictor for a token width and the numbers of an action.
+        actions: Numbers of an action that the predictor is told.
+        views: See :class:`Objective`.
+        weights: See :class:`Objective`. ``variance``, 0 by default, is the share by which the
+            spread of each image's predictions falls short of 1.
+        recipe: See :class:`Objective`.
+        init_from: See :class:`Objective`; a released checkpoint of CheXWorld or I-JEPA works too.
+        max_nonfinite: See :class:`Objective`.
+        momentum: Momentum of the target encoder.
+        distance: See :func:`token_loss`.
+        target_blocks: Number of last blocks whose outputs are averaged before they are normalised;
+            only the last one's passes the final norm.
+
+    Raises:
+        InputError: If the grid of the views' patches is not the backbone's.
+    """
+
+    default_weights: ClassVar[Mapping[str, float]] = {"variance": 0.0}
+
+    def __init__(
+        self,
+        backbone: ViT,
+        predictor: Callable[[int, int], Predictor],
+        actions: int,
+        *,
+        views: Views | None,
+        weights: Mapping[str, float] | None,
+        recipe: Recipe,
+        init_from: str | None,
+        max_nonfinite: int,
+        momentum: Schedule,
+        distance: TokenDistance,
+        target_blocks: int,
+    ) -> None:
+        super().__init__(
+            backbone,
+            views=views,
+            weights=weights,
+            recipe=recipe,
+            init_from=init_from,
+            max_nonfinite=max_nonfinite,
+        )
+        self._check_grid()
+        depth = len(backbone.vit.blocks)
+        if not 1 <= target_blocks <= depth:
+            raise InputError(f"target_blocks must be in [1, {depth}], got {target_blocks}")
+        if distance not in ("mse", "smooth_l1"):
+            raise InputError(f"distance must be 'mse' or 'smooth_l1', got {distance!r}")
+        self.distance: TokenDistance = distance
+        self.target_blocks = target_blocks
+        self.predictor = predictor(backbone.embed_dim, actions)
+        self.teacher = Teacher(backbone, momentum)
+
+    @property
+    def encoder(self) -> ViT:
+        """The target encoder."""
+        encoder: ViT = self.teacher.module  # type: ignore[assignment]
+        return encoder
+
+    def update_teacher(self, progress: float) -> None:
+        """Move the target encoder."""
+        self.teacher.update(self.backbone, progress, self.schedule_entries)
+
+    def clip_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return one group: the published clipping is by the norm over everything."""
+        return {"all": [p for p in self.parameters() if p.requires_grad]}
+
+    def embed(self, images: Tensor, pooling: str = "mean") -> Tensor:
+        """Return the mean patch token (B, D) of images (B, C, H, W), whatever the pooling."""
+        return super().embed(images, "mean")
+
+    def take_over(self, path: str) -> str:
+        """Load an earlier stage, or a checkpoint in the layout CheXWorld and I-JEPA released."""
+        state = read_stage(path)
+        return load_jepa(self, state, path) if holds_jepa(state) else super().take_over(path)
+
+    @torch.no_grad()
+    def targets(self, images: Tensor, index: Tensor | None = None) -> Tensor:
+        """Return what the predictor is to tell: normalised tokens (B, K, D) of images.
+
+        Args:
+            images: (B, C, H, W).
+            index: Patches (B, K) that are wanted; all if left out.
+        """
+        teacher = self.encoder
+        if self.target_blocks == 1:
+            tokens = teacher(images, wanted=index).patches
+        else:
+            numbers = range(-self.target_blocks, 0)
+            *earlier, last = (x.patches for x in teacher.levels(images, numbers, norm=False))
+            tokens = torch.stack([*earlier, teacher.vit.norm(last)]).mean(0)
+            tokens = tokens if index is None else pick_tokens(tokens, index)
+        return F.layer_norm(tokens.float(), tokens.shape[-1:])
+
+    def _check_grid(self) -> None:
+        patch, grid = self.backbone.patch_size, self.backbone.grid
+        seen = self.views.image_size // getattr(self.views, "patch_size", patch)
+        if getattr(self.views, "patch_size", patch) != patch or (seen, seen) != grid:
+            raise InputError(
+                f"the views cut {self.views.image_size} px into patches of "
+                f"{getattr(self.views, 'patch_size', patch)} px but the backbone's grid of "
+                f"{grid[0]} x {grid[1]} patches of {patch} px is another one; set image_size and "
+                "patch_size of both to the same numbers"
+            )
+
+    def _context(self, images: Tensor, keep: Tensor | None) -> Tensor:
+        """Return what the predictor sees of images (M, C, H, W): tokens (M, Kc, d)."""
+        tokens: Tokens = self.backbone(images, keep=keep)
+        index = self._all_patches(len(images)) if keep is None else keep
+        embedded: Tensor = self.predictor.embed(tokens.patches)
+        return embedded + self._codes(index)
+
+    def _codes(
+        self, index: Tensor, offset: Tensor | None = None, order: AxisOrder = "column_first"
+    ) -> Tensor:
+        """Return the predictor's codes (M, K, d) of patches (M, K)."""
+        rows, columns = place_in_other_crop(index, self.backbone.grid, offset)
+        return sincos_codes(rows, columns, self.predictor.width, order)
+
+    def _all_patches(self, n: int) -> Tensor:
+        height, width = self.backbone.grid
+        return torch.arange(height * width, device=self.device).expand(n, -1)
+
+    def _loss(self, predicted: Tensor, wanted: Tensor) -> Tensor:
+        return token_loss(predicted, wanted, self.distance)
+
+    def _variance(self, predicted: list[Tensor]) -> Tensor:
+        """Return by how much the spread of predictions (M, K, D) falls short of 1."""
+        return torch.stack([F.relu(1 - token_spread(z)).mean() for z in predicted]).mean()
+
+    @torch.no_grad()
+    def _monitor(self, predicted: list[Tensor], targets: Tensor) -> None:
+        """Note whether predictions and targets differ between the patches of an image."""
+        spreads = [token_spread(z.detach()).mean() for z in predicted]
+        self.monitored |= {
+            "prediction_spread": torch.stack(spreads).mean(),
+            "target_spread": token_spread(targets).mean(),
+        }
