@@ -1,6 +1,6 @@
-"""What a small DINOv2 learns from a few thousand real radiographs, before and after.
+"""What a small encoder learns from a few thousand real radiographs, before and after.
 
-    python benchmarks/real_images.py DATA [--seeds 0 1 2] [--epochs 20]
+    python benchmarks/real_images.py DATA [--objective world] [--seeds 0 1 2] [--epochs 20]
 
 DATA holds folders with a ``manifest.csv`` each: path (relative to DATA), patient_id, split (train,
 val, test) and label columns. All training images of all folders are used without labels. Then, for
@@ -14,7 +14,10 @@ import argparse
 import json
 import time
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,10 +32,10 @@ from sklearn.preprocessing import StandardScaler
 
 from cxrssl.backbones import ViT
 from cxrssl.data import CXRDataModule
-from cxrssl.heads import DINOHead
-from cxrssl.objectives import DINOv2, Recipe
+from cxrssl.heads import DINOHead, Predictor
+from cxrssl.objectives import DINOv2, Objective, Recipe, WorldModel
 from cxrssl.schedules import Schedule
-from cxrssl.views import MultiCrop
+from cxrssl.views import MultiCrop, WorldViews
 
 PENALTIES = np.logspace(-4, 0, 5)
 PIXELS = 32
@@ -64,9 +67,8 @@ def head(dim: int) -> DINOHead:
     return DINOHead(dim, prototypes=128, hidden=256, bottleneck=64)
 
 
-def build(seed: int, size: int) -> DINOv2:
-    """Return the quickstart's objective, a little wider, freshly initialised from the seed."""
-    seed_everything(seed, verbose=False)
+def dinov2(size: int) -> DINOv2:
+    """Return the quickstart's objective, a little wider."""
     backbone = ViT(
         "vit_tiny", img_size=size, patch_size=16, width=128, depth=4, heads=4, registers=2
     )
@@ -95,8 +97,48 @@ def build(seed: int, size: int) -> DINOv2:
     )
 
 
-def encoder_features(objective: DINOv2, images: torch.Tensor) -> NDArray[np.float32]:
-    """Return class token and mean patch token (n, 2 D) of images (n, 1, H, W)."""
+def world(size: int, **ablation: Any) -> WorldModel:
+    """Return the objective of ``examples/world_phantom.yaml``, or an ablation of it."""
+    backbone = ViT(
+        "vit_tiny",
+        img_size=size,
+        patch_size=8,
+        width=96,
+        depth=4,
+        heads=3,
+        class_token=False,
+        position="sincos",
+        init="jepa",
+    )
+    return WorldModel(
+        backbone,
+        views=WorldViews(image_size=size, patch_size=8, scale=(0.5, 1.0), min_keep=4),
+        predictor=lambda dim, actions: Predictor(dim, actions, width=48, depth=3, heads=3),
+        momentum=Schedule(0.99, final=1.0),
+        recipe=Recipe(
+            lr=Schedule(1e-3, final=1e-6, warmup=0.1),
+            lr_scaling="none",
+            weight_decay=Schedule(0.05),
+            layer_decay=1.0,
+            patch_embed_lr=1.0,
+            freeze_last_layer=0.0,
+            clip=1.0,
+        ),
+        **ablation,
+    )
+
+
+OBJECTIVES: dict[str, Callable[[int], Objective]] = {
+    "dinov2": dinov2,
+    "world": world,
+    "world-local": partial(world, domain="off", weights={"global": 0.0}),
+    "world-local-global": partial(world, domain="off"),
+    "world-local-domain": partial(world, weights={"global": 0.0}),
+}
+
+
+def encoder_features(objective: Objective, images: torch.Tensor) -> NDArray[np.float32]:
+    """Return class token and mean patch token of images (n, 1, H, W), (n, D) or (n, 2 D)."""
     return torch.cat([objective.embed(c, pooling="both") for c in images.split(256)]).numpy()
 
 
@@ -154,12 +196,14 @@ def main() -> None:
     """Train and probe for each seed, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
+    parser.add_argument("--objective", choices=list(OBJECTIVES), default="dinov2")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, help="folder for a JSON file a seed")
+    parser.add_argument("--no-pixels", action="store_true", help="leave out the pixels' probe")
     options = parser.parse_args()
 
     table = read_manifests(options.data)
@@ -167,7 +211,8 @@ def main() -> None:
     index_file.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(index_file, index=False)
     for seed in options.seeds:
-        objective = build(seed, options.size)
+        seed_everything(seed, verbose=False)
+        objective = OBJECTIVES[options.objective](options.size)
         data = CXRDataModule(
             str(index_file),
             root=str(options.data),
@@ -177,7 +222,7 @@ def main() -> None:
         )
         data.setup("fit")
         images = all_images(data)
-        if seed == options.seeds[0]:  # the same for every seed
+        if seed == options.seeds[0] and not options.no_pixels:  # the same for every seed
             small = torch.nn.functional.interpolate(images, PIXELS, mode="area")
             pixels = probe(small.flatten(1).numpy(), data.index)
             print(f"pixels: {json.dumps(pixels)}", flush=True)
@@ -197,7 +242,7 @@ def main() -> None:
         print(f"seed {seed}: {json.dumps(result)}", flush=True)
         if options.out is not None:
             options.out.mkdir(parents=True, exist_ok=True)
-            (options.out / f"seed{seed}.json").write_text(json.dumps(result))
+            (options.out / f"{options.objective}_seed{seed}.json").write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from cxrssl.callbacks import (
     OnlineProbe,
     ProgressBar,
     RunFigures,
+    WorldReport,
 )
 from cxrssl.data import CXRDataModule
 from cxrssl.errors import InputError
@@ -124,6 +125,7 @@ def _with_defaults(
         RunFigures(),
         EncoderFile(),
         EmbeddingFile(),
+        WorldReport(),
         ModelCheckpoint(save_last="link", every_n_epochs=1, enable_version_counter=False),
         # An epoch of a large index takes hours, which a kill must not cost.
         ModelCheckpoint(

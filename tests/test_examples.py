@@ -14,10 +14,6 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SMALL = {"width": 32, "depth": 2, "heads": 2}
 TINY = [
     *(f"--model.backbone.{key}={value}" for key, value in SMALL.items()),
-    "--model.views.n_local=1",
-    "--model.dino_head.prototypes=16",
-    "--model.dino_head.hidden=16",
-    "--model.dino_head.bottleneck=8",
     "--data.batch_size=2",
     "--data.num_workers=0",
     "--trainer.max_steps=2",
@@ -27,6 +23,17 @@ TINY = [
     "--trainer.precision=32-true",
     "--trainer.enable_progress_bar=false",
     "--trainer.log_every_n_steps=1",
+]
+TINY_DINO = [
+    "--model.views.n_local=1",
+    "--model.dino_head.prototypes=16",
+    "--model.dino_head.hidden=16",
+    "--model.dino_head.bottleneck=8",
+]
+TINY_PREDICTOR = [
+    "--model.predictor.width=24",
+    "--model.predictor.depth=2",
+    "--model.predictor.heads=2",
 ]
 IBOT_HEAD = [
     "--model.ibot_head.prototypes=16",
@@ -54,6 +61,7 @@ def test_example_trains_two_steps(name, folder, tmp_path):
     configs = [STAGES[name], name] if name in STAGES else [name]
     text = "".join((EXAMPLES / config).read_text() for config in configs)
     flags = [*TINY, f"--trainer.default_root_dir={tmp_path}"]
+    flags += TINY_DINO if "class_path: DINOv2" in text else TINY_PREDICTOR
     if "weights: dinov2" in text:
         released = ViT(
             "vit_base", img_size=518, patch_size=14, in_chans=3, layer_scale=1.0, **SMALL

@@ -151,7 +151,7 @@ def _bars(
     )
     for place, value, high in zip(places, found.value, found.high, strict=True):
         axes.annotate(
-            f"{100 * value:.0f}",
+            f"{100 * value:.{int(value < 0.1)}f}",
             (place, max(value, high)),
             xytext=(0, 2),
             textcoords="offset points",

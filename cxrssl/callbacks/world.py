@@ -1,6 +1,6 @@
 """What a world model knows, measured on the test images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -160,7 +160,7 @@ def _read(data: ImageData, count: int) -> list[NDArray[np.uint8]]:
         try:
             images.append(source[number])
         except InputError:
-            # The test itself has reported it: a loader reads every image.
+            # The loader of the test reports it.
             continue
     if not images:
         raise InputError(f"none of the {len(rows)} test images can be read")
@@ -173,7 +173,7 @@ def _readable(table: pd.DataFrame) -> str:
     return rows.to_string(index=False, float_format="{:.3f}".format)
 
 
-def _logged(table: pd.DataFrame) -> Mapping[str, float]:
+def _logged(table: pd.DataFrame) -> dict[str, float]:
     """Return the main scores of the model that is told everything, by the name to log."""
     rows = table[table["condition"].isin(_TOLD) & table["measure"].isin(_LOGGED)]
     names = "test/world/" + rows["task"] + "/" + rows["measure"].str.replace(" ", "_")
