@@ -1,10 +1,11 @@
+import pytest
 import torch
 from timm.models.vision_transformer import Block
 from torch import nn
 from torch.testing import assert_close
 
 from cxrssl.backbones import block as block_module
-from cxrssl.backbones.block import PackedBlock, draw_subset
+from cxrssl.backbones.block import PackedBlock, draw_subset, pick_tokens
 from tests.golden import load_golden, subset
 
 
@@ -72,3 +73,37 @@ def test_expectation_of_the_residual_is_kept():
 def test_size_of_the_subset():
     sizes = [len(draw_subset(n, 0.4, torch.device("cpu"))) for n in (1, 2, 5, 7, 10)]
     assert sizes == [1, 1, 3, 4, 6]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"init_values": 0.5, "qk_norm": True}, {"qkv_bias": False}]
+)
+def test_selected_tokens_and_their_gradients_are_those_of_the_whole_block(options):
+    torch.manual_seed(0)
+    block = PackedBlock(32, 2, **({"qkv_bias": True} | options))
+    x = torch.randn(3, 9, 32, requires_grad=True)
+    index = torch.rand(3, 9).argsort(1)[:, :4]
+    whole = pick_tokens(block(x), index)
+    parts = [x, *block.parameters()]
+    expected = torch.autograd.grad(whole.square().sum(), parts)
+    selected = block.select(x, index)
+    assert_close(selected, whole, atol=1e-6, rtol=1e-5)
+    found = torch.autograd.grad(selected.square().sum(), parts)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_selected_tokens_with_dropped_residuals(monkeypatch):
+    torch.manual_seed(0)
+    block = PackedBlock(32, 2).train()
+    block.drop_rate = 0.5
+    x, index = torch.randn(4, 6, 32), torch.tensor([[0, 5]] * 4)
+    orders = [torch.tensor([1, 0, 3, 2]), torch.tensor([2, 3, 0, 1])]
+    replay(monkeypatch, orders * 2)
+    assert_close(block.select(x, index), pick_tokens(block(x), index))
+
+
+def test_picked_tokens_are_those_of_the_index():
+    tokens = torch.arange(24.0).view(2, 4, 3)
+    picked = pick_tokens(tokens, torch.tensor([[3, 0], [1, 1]]))
+    assert picked.tolist() == [[[9, 10, 11], [0, 1, 2]], [[15, 16, 17], [15, 16, 17]]]

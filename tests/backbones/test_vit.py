@@ -185,3 +185,18 @@ def test_start_of_timm_is_left_alone():
 def test_swiglu_has_the_official_hidden_width():
     vit = tiny_vit(ffn="swiglu")
     assert vit.vit.blocks[0].mlp.fc1.out_features == 2 * 176
+
+
+@pytest.mark.parametrize("options", [{"class_token": False}, {"registers": 2}])
+def test_wanted_tokens_are_those_of_a_whole_pass(options):
+    torch.manual_seed(0)
+    vit = ViT("vit_tiny", img_size=64, width=32, depth=3, heads=2, **options).eval()
+    images = torch.randn(2, 1, 64, 64)
+    keep = torch.tensor([[0, 3, 5, 9, 15], [1, 2, 4, 8, 14]])
+    wanted = torch.tensor([[4, 0], [2, 2]])
+    whole = vit(images, keep=keep).patches
+    tokens = vit(images, keep=keep, wanted=wanted)
+    assert tokens.cls is None
+    assert tokens.registers.shape == (2, 0, 32)
+    for row in range(2):
+        assert_close(tokens.patches[row], whole[row, wanted[row]], atol=1e-5, rtol=1e-5)

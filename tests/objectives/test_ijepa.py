@@ -3,10 +3,13 @@ import torch
 from torch.testing import assert_close
 
 from cxrssl.backbones import ViT, pick_tokens
+from cxrssl.errors import InputError
 from cxrssl.heads import Predictor
 from cxrssl.objectives import IJEPA
 from cxrssl.views import MaskedView
+from tests.backbones.official import save_ijepa
 from tests.golden import load_golden, subset
+from tests.objectives.jepa_training import ijepa_batches, small_ijepa
 from tests.objectives.test_world_model import TOLERANCE, load_exactly, official_name
 
 
@@ -75,3 +78,48 @@ def test_golden_gradients(golden):
     assert set(ours) == set(expected)
     for name, gradient in ours.items():
         assert_close(gradient, expected[name], **TOLERANCE)
+
+
+def test_each_block_is_predicted_alone():
+    """The prediction of a block does not depend on which other blocks there are."""
+    objective = small_ijepa()
+    [batch] = ijepa_batches(1)
+    alone = [
+        objective.loss_terms(batch | {"target_index": batch["target_index"][:, block, None]}, 0.0)
+        for block in range(3)
+    ]
+    together = objective.loss_terms(batch, 0.0)["prediction"]
+    mean = torch.stack([terms["prediction"] for terms in alone]).mean()
+    assert_close(together, mean, atol=1e-6, rtol=1e-5)
+
+
+def test_released_file_with_wrapped_names_is_taken_over(golden, tmp_path):
+    path = save_ijepa(tmp_path / "ijepa.pth.tar", subset(golden, "sd/"))
+    objective = micro()
+    assert "Context encoder, target encoder" in objective.take_over(path)
+    state = subset(golden, "sd/")
+    ours = objective.encoder.vit.blocks[1].attn.qkv.weight
+    assert torch.equal(ours, state["target_encoder.blocks.1.attn.qkv.weight"])
+    ours = objective.backbone.vit.blocks[1].attn.qkv.weight
+    assert torch.equal(ours, state["encoder.blocks.1.attn.qkv.weight"])
+    ours = objective.predictor.blocks[0].mlp.fc1.bias
+    assert torch.equal(ours, state["predictor.predictor_blocks.0.mlp.fc1.bias"])
+
+
+def test_published_recipe_is_the_default():
+    golden = load_golden("chexworld/schedules.npz")
+    objective = small_ijepa()
+    steps = len(golden["ijepa_lr"])
+    for step in (0, 1, 319, 320, 1200, steps - 1):
+        progress = step / steps
+        lr = objective.recipe.lr(progress, steps)
+        assert lr == pytest.approx(golden["ijepa_lr"][step].item(), rel=1e-9)
+        decay = objective.recipe.weight_decay(progress, steps)
+        assert decay == pytest.approx(golden["ijepa_wd"][step].item(), rel=1e-9)
+        momentum = objective.teacher.momentum(progress, steps)
+        assert momentum == pytest.approx(golden["ijepa_mom"][step].item(), rel=1e-12)
+
+
+def test_misspelt_weights_are_refused():
+    with pytest.raises(InputError, match="no loss term is called predictions"):
+        small_ijepa(weights={"predictions": 1.0})

@@ -166,3 +166,17 @@ def test_momentum_one_leaves_the_target_encoder():
     quiet_trainer().fit(model, loader(world_batches(2)))
     for name, value in model.teacher.state_dict().items():
         assert torch.equal(value, start[name]), name
+
+
+@pytest.mark.parametrize(
+    ("make", "batches"), [(small_world, world_batches), (small_ijepa, ijepa_batches)]
+)
+def test_mixed_precision_gives_nearly_the_same_losses(make, batches):
+    found = {}
+    for precision in ("32-true", "bf16-mixed"):
+        trainer = quiet_trainer(precision=precision)
+        trainer.fit(make(), loader(batches(4)))
+        found[precision] = trainer.callback_metrics["loss"]
+        assert found[precision].dtype == torch.float32
+    assert_close(found["bf16-mixed"], found["32-true"], atol=0.02, rtol=0.02)
+    assert found["bf16-mixed"] != found["32-true"]
