@@ -1,6 +1,6 @@
 """The ablation table of the world model on generated radiographs, from the command's flags alone.
 
-    python benchmarks/world_ablation.py [--seeds 0 1 2] [--epochs 24] [--variants local all]
+    python benchmarks/world_ablation.py [--seeds 0 1 2] [--epochs 16] [--variants local all]
 
 Each variant is ``cxrssl fit --config examples/world_phantom.yaml`` with other flags; then
 ``cxrssl test`` measures what the model knows of domain, layout and local anatomy. Prints the probes
@@ -68,7 +68,7 @@ def main() -> None:
     """Train, test and print a line for each variant and seed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--out", type=Path, default=Path("runs/world_ablation"))
     options = parser.parse_args()
