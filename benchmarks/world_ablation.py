@@ -21,14 +21,14 @@ VARIANTS = {
     "local + global": ["--model.domain=off"],
     "local + domain": ["--model.weights.global=0"],
     "all": [],
-    "all, action not told": ["--model.action=false"],
+    "all, residual action": ["--model.predictor.conditioning=residual"],
 }
 PROBES = {"linear": "probe/linear/auroc/macro", "kNN": "probe/knn/auroc/macro"}
 
 
 def command(verb: str, folder: Path, *flags: str) -> None:
     """Run ``cxrssl`` on one core."""
-    subprocess.run(
+    done = subprocess.run(
         [
             *(sys.executable, "-m", "cxrssl", verb, "--config", str(CONFIG)),
             f"--trainer.default_root_dir={folder}",
@@ -36,10 +36,11 @@ def command(verb: str, folder: Path, *flags: str) -> None:
             "--data.num_workers=0",
             *flags,
         ],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
     )
+    if done.returncode:
+        sys.exit(f"cxrssl {verb} in {folder} failed:\n{done.stderr[-2000:]}")
 
 
 def probes(folder: Path) -> dict[str, tuple[float, float]]:
@@ -75,6 +76,8 @@ def main() -> None:
     for seed in options.seeds:
         for variant in options.variants:
             folder = options.out / f"{variant.replace(' ', '_')}_{seed}"
+            if folder.exists():
+                sys.exit(f"{folder} is there already: remove it or choose another --out")
             flags = [f"--seed_everything={seed}", *VARIANTS[variant]]
             command("fit", folder, f"--trainer.max_epochs={options.epochs}", *flags)
             command("test", folder, "--ckpt_path=last", *flags)

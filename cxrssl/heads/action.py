@@ -59,5 +59,5 @@ class ActionToken(nn.Module):
         """Return the token (B, 1, d) of an action (B, A)."""
         angles = action[..., None] * self.bands  # (B, A, bands)
         features = torch.cat([angles.sin(), angles.cos(), action[..., None]], dim=-1)
-        token: Tensor = self.mlp(features.flatten(1))
+        token: Tensor = self.mlp(features.flatten(1).to(action.dtype))
         return token[:, None]

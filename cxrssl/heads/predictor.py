@@ -88,7 +88,7 @@ class Predictor(nn.Module):
                 f"the predictor takes {self.actions} numbers of an action, "
                 f"got {'none' if action is None else action.shape[-1]}"
             )
-        target = self.mask_token + target_code
+        target = self.mask_token + target_code.to(self.mask_token.dtype)
         tokens = [context]
         if action is not None and self.conditioning == "token":
             tokens.append(self.action_token(action))

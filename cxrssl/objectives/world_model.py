@@ -1,10 +1,11 @@
 """CheXWorld: what another part of a radiograph looks like, where, and under which distortion."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cxrssl.backbones import ViT, pick_tokens
 from cxrssl.backbones.codes import AxisOrder
@@ -167,11 +168,21 @@ class WorldModel(JEPA):
         return terms
 
     @torch.no_grad()
+    def encode_context(self, images: Tensor, index: Tensor | None = None) -> Tensor:
+        """Return what the predictor sees of crops: tokens (B, Kc, d), in evaluation mode.
+
+        Args:
+            images: Normalised crops (B, C, H, W).
+            index: Patches (B, Kc) that are seen; all if left out.
+        """
+        with _evaluating(self.backbone, self.predictor):
+            return self._context(images, index)
+
+    @torch.no_grad()
     def predict(
         self,
         context: Tensor,
         *,
-        context_index: Tensor | None = None,
         target_index: Tensor | None = None,
         offset: Tensor | None = None,
         action: Tensor | None = None,
@@ -179,27 +190,20 @@ class WorldModel(JEPA):
         """Return predicted tokens (B, Kt, D), in evaluation mode.
 
         Args:
-            context: Normalised crops (B, C, H, W).
-            context_index: Patches (B, Kc) that are seen; all if left out.
+            context: What :meth:`encode_context` returned, (B, Kc, d).
             target_index: Patches (B, Kt) to predict; all if left out.
             offset: Where their crop lies in the context's frame, (B, 4) as :class:`WorldViews`
                 makes it; the context's own crop if left out.
             action: What was done to the context, (B, 5); nothing if left out.
         """
-        modes = {module: module.training for module in (self.backbone, self.predictor)}
-        try:
-            for module in modes:
-                module.eval()
-            index = self._all_patches(len(context)) if target_index is None else target_index
+        index = self._all_patches(len(context)) if target_index is None else target_index
+        with _evaluating(self.predictor):
             predicted: Tensor = self.predictor(
-                self._context(context, context_index),
+                context,
                 self._codes(index, offset if self.told_offset else None, self.target_order),
                 self._told(self._identity(context) if action is None else action),
             )
             return predicted
-        finally:
-            for module, training in modes.items():
-                module.train(training)
 
     def _has(self, term: str) -> bool:
         return self.weight(term) != 0 and (term != "domain" or self.domain == "separate")
@@ -284,6 +288,19 @@ class Pass(NamedTuple):
     def shape(self) -> tuple[int, int]:
         """Lengths Kc and Kt."""
         return self.context.shape[1], self.patches.shape[1]
+
+
+@contextmanager
+def _evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Put modules into evaluation mode for a while."""
+    modes = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.eval()
+        yield
+    finally:
+        for module, training in zip(modules, modes, strict=True):
+            module.train(training)
 
 
 def _swap(rows: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
+from cxrssl.heads import Predictor
 from cxrssl.objectives import Recipe
 from cxrssl.schedules import Schedule
 from tests.objectives.jepa_training import (
@@ -180,3 +181,18 @@ def test_mixed_precision_gives_nearly_the_same_losses(make, batches):
         assert found[precision].dtype == torch.float32
     assert_close(found["bf16-mixed"], found["32-true"], atol=0.02, rtol=0.02)
     assert found["bf16-mixed"] != found["32-true"]
+
+
+@pytest.mark.parametrize("conditioning", ["concat", "residual", "token"])
+def test_trained_weights_can_be_tested_in_half_precision(conditioning):
+    def predictor(dim, actions):
+        return Predictor(dim, actions, width=24, depth=2, heads=2, conditioning=conditioning)
+
+    found = {}
+    for precision in ("32-true", "bf16-true"):
+        trainer = quiet_trainer(precision=precision)
+        [scores] = trainer.test(
+            small_world(predictor=predictor), loader(world_batches(1)), verbose=False
+        )
+        found[precision] = scores["test/loss"]
+    assert found["bf16-true"] == pytest.approx(found["32-true"], rel=0.05)

@@ -86,17 +86,17 @@ def test_golden_forward(golden):
     for view in (0, 1):
         h = pick_tokens(objective.targets(batch["target"][:, view]), index[:, view])
         assert_close(h, golden[f"out/h{view + 1}"], **TOLERANCE)
-        seen = {
-            "action": batch["action"][:, view],
-            "context_index": batch["context_index"][:, view],
-        }
-        own = objective.predict(batch["context"][:, view], target_index=index[:, view], **seen)
+        context = objective.encode_context(
+            batch["context"][:, view], batch["context_index"][:, view]
+        )
+        action = batch["action"][:, view]
+        own = objective.predict(context, target_index=index[:, view], action=action)
         assert_close(own, golden[f"out/z{view + 1}{view + 1}"], **TOLERANCE)
         other = objective.predict(
-            batch["context"][:, view],
+            context,
             target_index=index[:, 1 - view],
             offset=batch["offset"][:, 1 - view],
-            **seen,
+            action=action,
         )
         assert_close(other, golden[f"out/z{2 - view}{view + 1}"], **TOLERANCE)
 
@@ -176,7 +176,9 @@ def test_released_file_gives_the_released_tokens_and_predictions(tmp_path, golde
     theirs = (grey - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
     ours = ((grey - objective.views.mean) / objective.views.std).expand(-1, in_chans, -1, -1)
     assert_close(objective.targets(ours), reference.targets(theirs), atol=1e-4, rtol=1e-4)
-    assert_close(objective.predict(ours), reference.predict(theirs), atol=1e-4, rtol=1e-4)
+    seen, expected = objective.encode_context(ours), reference.encode_context(theirs)
+    assert_close(seen, expected, atol=1e-4, rtol=1e-4)
+    assert_close(objective.predict(seen), reference.predict(expected), atol=1e-4, rtol=1e-4)
 
 
 def test_released_file_starts_a_run_but_not_a_resumed_one(tmp_path, golden):
@@ -294,9 +296,11 @@ def test_all_patches_elsewhere_equal_a_prediction_of_each():
     [batch] = world_batches(1)
     errors = []
     for view in (0, 1):
+        context = objective.encode_context(
+            batch["context"][:, 1 - view], batch["context_index"][:, 1 - view]
+        )
         predicted = objective.predict(
-            batch["context"][:, 1 - view],
-            context_index=batch["context_index"][:, 1 - view],
+            context,
             offset=batch["offset"][:, view],
             action=batch["action"][:, 1 - view],
         )
