@@ -46,6 +46,7 @@ _PANELS: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("Probe, macro AUPRC", lambda name: name.startswith("probe/") and "/auprc/macro" in name),
     ("Effective rank", _named("effective_rank")),
     ("Feature spread", _named("feature_spread")),
+    ("Token spread", _named("prediction_spread", "target_spread")),
     ("Teacher entropy (nats)", _named("teacher_entropy")),
     ("Prototypes", _named("prototype_usage", "student_teacher_agreement")),
     ("Gradient norm", lambda name: "grad_norm" in name),

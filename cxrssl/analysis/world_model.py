@@ -97,20 +97,26 @@ class PredictsWorld(Protocol):
     def targets(self, images: Tensor) -> Tensor:
         """Return target tokens (B, N, D) of images (B, C, H, W), normalised over D."""
 
+    def encode_context(self, images: Tensor, index: Tensor | None = None) -> Tensor:
+        """Return context tokens (B, Kc, d) of images (B, C, H, W).
+
+        Args:
+            images: What the model is shown.
+            index: Patches (B, Kc) that are seen; None for all.
+        """
+
     def predict(
         self,
         context: Tensor,
         *,
-        context_index: Tensor | None = None,
         target_index: Tensor | None = None,
         offset: Tensor | None = None,
         action: Tensor | None = None,
     ) -> Tensor:
-        """Return predicted tokens (B, Kt, D) of images (B, C, H, W).
+        """Return predicted tokens (B, Kt, D).
 
         Args:
-            context: What the model is shown.
-            context_index: Patches (B, Kc) of it that are seen; None for all.
+            context: Context tokens (B, Kc, d), which many predictions may share.
             target_index: Patches (B, Kt) to predict; None for all N.
             offset: Where the predicted crop lies, (B, 4); None for the context's own frame.
             action: What was done to the context, (B, 5); None for nothing.
@@ -146,10 +152,13 @@ def draw_masks(model: PredictsWorld, rng: np.random.Generator) -> tuple[Tensor, 
 
 
 def need_images(images: Sequence[NDArray[np.uint8]]) -> None:
-    """Refuse to measure on nothing.
+    """Refuse to measure without another image to compare with.
 
     Raises:
-        InputError: There is no image.
+        InputError: There are fewer than two images.
     """
-    if len(images) == 0:
-        raise InputError("a world model is measured on at least one image, got none")
+    if len(images) < 2:
+        raise InputError(
+            "a world model is compared with what it predicts from another image: at least two "
+            f"images are needed, got {len(images)}"
+        )

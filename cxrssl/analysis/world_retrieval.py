@@ -1,26 +1,26 @@
-"""Whether a predicted token finds the token it stands for, where ties are worth what chance is."""
+"""What a predicted token is worth: whether it finds, and equals, the token it stands for."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["RETRIEVAL", "Retrieved", "feature_distances", "hits", "patch_distances", "retrieve"]
+__all__ = [
+    "ERROR",
+    "MEASURES",
+    "feature_distances",
+    "hits",
+    "judge",
+    "judge_chance",
+    "patch_distances",
+]
 
-RETRIEVAL = ("top-1", "top-5", "patch distance")
-"""The measures of :class:`Retrieved`, in the order of its columns."""
+MEASURES = ("top-1", "top-5", "patch distance", "error")
+"""What :func:`judge` measures, in the order of its columns."""
 
-
-class Retrieved(NamedTuple):
-    """What tokens found, and what a patch drawn at random would have been."""
-
-    found: NDArray[np.float64]
-    """(..., K, 3): right patch nearest, among the five nearest, distance to it in patches."""
-    chance: NDArray[np.float64]
-    """The same of a random patch, (K, 3)."""
+ERROR = MEASURES.index("error")
 
 
 def feature_distances(predicted: Tensor, candidates: Tensor) -> Tensor:
@@ -67,22 +67,41 @@ def patch_distances(side: int) -> Tensor:
     return torch.cdist(places, places)
 
 
-def retrieve(predicted: Tensor, tokens: Tensor, truth: Tensor, side: int) -> Retrieved:
-    """Look for every predicted token among all tokens of the image it belongs to.
+def judge(predicted: Tensor, tokens: Tensor, truth: Tensor, side: int) -> NDArray[np.float64]:
+    """Compare the predicted tokens of one crop with all of its tokens.
 
     Args:
-        predicted: (..., K, D).
-        tokens: Target tokens (..., N, D) of the image, row by row.
+        predicted: (K, D).
+        tokens: Target tokens (N, D), row by row.
         truth: Patch (K,) each prediction stands for.
         side: Patches along a side of the grid, N = side * side.
+
+    Returns:
+        `MEASURES` of each prediction, (K, 4): whether the right patch is nearest, or among the five
+        nearest; how far from it the nearest one lies, in patches; and the mean squared error.
     """
+    error = (predicted.float() - tokens[truth].float()).square().mean(-1, keepdim=True)
     truth = truth.cpu()
     distances = feature_distances(predicted, tokens)
-    between = patch_distances(side)[truth]  # (K, N)
     nearest = (distances == distances.amin(-1, keepdim=True)).double()
-    apart = (nearest * between).sum(-1, keepdim=True) / nearest.sum(-1, keepdim=True)
-    found = torch.cat([hits(distances, truth, (1, 5)), apart], dim=-1)
-    n_tokens = side * side
-    shares = torch.tensor([1 / n_tokens, min(1.0, 5 / n_tokens)], dtype=torch.float64)
-    chance = torch.cat([shares.expand(len(truth), -1), between.mean(-1, keepdim=True)], dim=-1)
-    return Retrieved(found.numpy(), chance.numpy())
+    apart = (nearest * patch_distances(side)[truth]).sum(-1) / nearest.sum(-1)
+    columns = [hits(distances, truth, (1, 5)), apart[:, None], error.cpu().double()]
+    return torch.cat(columns, dim=-1).numpy()
+
+
+def judge_chance(tokens: Tensor, mean: Tensor, truth: Tensor, side: int) -> NDArray[np.float64]:
+    """Return what :func:`judge` gives without knowledge, (K, 4).
+
+    A patch drawn at random is what is found, and the error is that of one token for all.
+
+    Args:
+        tokens: Target tokens (N, D) of a crop.
+        mean: The token (D,) that is best for all.
+        truth: Patch (K,) each prediction stands for.
+        side: Patches along a side of the grid.
+    """
+    error = (tokens[truth].float() - mean.to(tokens.device)).square().mean(-1, keepdim=True)
+    shares = torch.tensor([1.0, min(5, side**2)], dtype=torch.float64) / side**2
+    apart = patch_distances(side)[truth.cpu()].mean(-1, keepdim=True)
+    columns = [shares.expand(len(truth), -1), apart, error.cpu().double()]
+    return torch.cat(columns, dim=-1).numpy()

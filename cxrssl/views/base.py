@@ -1,5 +1,6 @@
 """What every set of views offers: one image to one sample, samples to one batch."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,7 +16,15 @@ from cxrssl.errors import InputError
 if TYPE_CHECKING:
     from cxrssl.views.eval_view import EvalView
 
-__all__ = ["MIMIC_MEAN", "MIMIC_STD", "Views", "check_image", "stack_samples"]
+__all__ = [
+    "MIMIC_MEAN",
+    "MIMIC_STD",
+    "Views",
+    "check_image",
+    "check_range",
+    "patch_grid",
+    "stack_samples",
+]
 
 MIMIC_MEAN, MIMIC_STD = 0.5307, 0.2583
 """Grey mean and standard deviation of MIMIC-CXR in [0, 1], as published with RAD-DINO."""
@@ -34,6 +43,48 @@ def check_image(image: NDArray[np.uint8]) -> None:
         )
 
 
+def check_range(name: str, bounds: tuple[float, float], *, zero: bool = True) -> None:
+    """Refuse bounds that no number can be drawn between.
+
+    Args:
+        name: What the option is called.
+        bounds: Smallest and largest value.
+        zero: Whether the smallest value may be 0.
+
+    Raises:
+        InputError: A bound is negative or not finite, or the bounds are reversed.
+    """
+    low, high = bounds
+    if not 0 <= low <= high < math.inf or (low == 0 and not zero):
+        raise InputError(
+            f"{name} must be (low, high) with 0 {'<=' if zero else '<'} low <= high, both finite, "
+            f"got {(low, high)}"
+        )
+
+
+def patch_grid(size: int, patch_size: int, name: str = "image_size") -> tuple[int, int]:
+    """Return the rows and columns of patches of a square view.
+
+    Args:
+        size: Side of the view in pixels.
+        patch_size: Side of a patch in pixels.
+        name: What the option is called that sets the side of the view.
+
+    Raises:
+        InputError: The patches do not tile the view.
+    """
+    if patch_size < 1:
+        raise InputError(f"patch_size must be positive, got {patch_size}")
+    if size < patch_size or size % patch_size:
+        below = max(size // patch_size, 1) * patch_size
+        raise InputError(
+            f"{name} must be a multiple of patch_size = {patch_size}, got {size}; "
+            f"use {below} or {below + patch_size}"
+        )
+    side = size // patch_size
+    return side, side
+
+
 def stack_samples(samples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Return the tensors of B samples under the same names, with a leading dimension B."""
     return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
@@ -50,6 +101,10 @@ class Views(ABC):
         in_chans: Channels C of the tensors; the grey image is repeated C times.
         mean: Mean subtracted after scaling the pixels to [0, 1].
         std: Standard deviation the result is divided by.
+
+    Raises:
+        InputError: A size is not positive, or the mean or the standard deviation is no number to
+            normalise with.
     """
 
     def __init__(
@@ -64,8 +119,10 @@ class Views(ABC):
             raise InputError(
                 f"image_size and in_chans must be positive, got {image_size} and {in_chans}"
             )
-        if not std > 0:
-            raise InputError(f"std must be positive, got {std}")
+        if not math.isfinite(mean):
+            raise InputError(f"mean must be finite, got {mean}")
+        if not 0 < std < math.inf:
+            raise InputError(f"std must be positive and finite, got {std}")
         self.image_size = image_size
         self.in_chans = in_chans
         self.mean = mean

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxrssl.errors import InputError
+from cxrssl.views.base import check_range
 
 __all__ = [
     "Box",
@@ -44,15 +45,14 @@ def check_crop(
     """Refuse options no crop can follow.
 
     Raises:
-        InputError: The scale is not in (0, 1], the ratio not positive, one of them reversed, or the
-            mode or the resampling unknown.
+        InputError: The scale is not in (0, 1], the ratio not positive and finite, one of them
+            reversed, or the mode or the resampling unknown.
     """
     if not 0 < scale[0] <= scale[1] <= 1:
         raise InputError(
             f"a crop's scale must be (low, high) with 0 < low <= high <= 1, got {scale}"
         )
-    if not 0 < ratio[0] <= ratio[1]:
-        raise InputError(f"a crop's ratio must be (low, high) with 0 < low <= high, got {ratio}")
+    check_range("a crop's ratio", ratio, zero=False)
     if mode not in ("area", "side"):
         raise InputError(f"crop mode must be 'area' or 'side', got {mode!r}")
     if resampling not in ("area", "pillow"):
@@ -164,7 +164,8 @@ def _place(
 
 def _central_box(height: int, width: int, ratio: tuple[float, float]) -> Box:
     aspect = min(max(width / height, ratio[0]), ratio[1])
-    # Only one of the two sides is shortened, the one that is too long for the aspect.
-    box_height = min(height, round(width / aspect))
-    box_width = min(width, round(height * aspect))
+    # Only one of the two sides is shortened, the one that is too long for the aspect. An image of
+    # one pixel across has no box of an extreme aspect; one pixel is the nearest.
+    box_height = min(height, max(1, round(width / aspect)))
+    box_width = min(width, max(1, round(height * aspect)))
     return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)

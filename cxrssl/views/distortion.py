@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrssl.errors import InputError
+from cxrssl.views.base import check_range
 from cxrssl.views.pixels import (
     LEVELS,
     bend_levels,
@@ -41,6 +42,10 @@ class Distortion:
         blur_p: Probability of the blur.
         noise: Smallest and largest standard deviation, as a share of the full range.
         noise_p: Probability of the noise.
+
+    Raises:
+        InputError: A range is reversed, negative or not finite, the smallest gamma is 0, or a
+            probability is not in [0, 1].
     """
 
     brightness: tuple[float, float] = (0.6, 1.4)
@@ -54,13 +59,8 @@ class Distortion:
 
     def __post_init__(self) -> None:
         for name in ACTION:
-            low, high = getattr(self, name)
-            if not 0 <= low <= high:
-                raise InputError(
-                    f"{name} must be (low, high) with 0 <= low <= high, got {low, high}"
-                )
-        if not self.gamma[0] > 0:
-            raise InputError(f"gamma is drawn log-uniformly and must be positive, got {self.gamma}")
+            # The exponent is drawn log-uniformly.
+            check_range(name, getattr(self, name), zero=name != "gamma")
         for name in ("photometric_p", "blur_p", "noise_p"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must be a probability, got {getattr(self, name)}")
@@ -129,20 +129,24 @@ class Distortion:
         """Return actions (..., 5) on common scales.
 
         The ranges of brightness, contrast and the logarithm of gamma become [-1, 1], that of the
-        blur ends at 1, and the noise stays. A range of one value maps to 0.
+        blur ends at 1, and the noise stays. Where the range of one of the first three is a single
+        value, the distance to the identity is told instead (value - 1, or the logarithm of gamma),
+        so that the predictor knows whether the change was applied.
         """
         low, high = np.log(self.gamma)
         scaled = action.astype(np.float64)
-        scaled[..., 0] = _centred(scaled[..., 0], *self.brightness)
-        scaled[..., 1] = _centred(scaled[..., 1], *self.contrast)
-        scaled[..., 2] = _centred(np.log(scaled[..., 2]), low, high)
+        scaled[..., 0] = _centred(scaled[..., 0], *self.brightness, identity=1.0)
+        scaled[..., 1] = _centred(scaled[..., 1], *self.contrast, identity=1.0)
+        scaled[..., 2] = _centred(np.log(scaled[..., 2]), low, high, identity=0.0)
         scaled[..., 3] /= self.blur[1] or 1.0
         return scaled.astype(np.float32)
 
 
-def _centred(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+def _centred(
+    values: NDArray[np.float64], low: float, high: float, *, identity: float
+) -> NDArray[np.float64]:
     if low == high:
-        return np.zeros_like(values)
+        return values - identity
     return (2 * values - low - high) / (high - low)
 
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cxrssl.errors import InputError
-from cxrssl.views.base import MIMIC_MEAN, MIMIC_STD, Views, check_image
+from cxrssl.views.base import MIMIC_MEAN, MIMIC_STD, Views, check_image, patch_grid
 from cxrssl.views.crops import Resampling, check_crop, random_resized_crop
-from cxrssl.views.multiblock import BlockSampler, MultiBlockMasking, patch_grid
+from cxrssl.views.multiblock import BlockSampler, MultiBlockMasking
 
 __all__ = ["MaskedView"]
 
@@ -40,8 +40,8 @@ class MaskedView(Views):
         target_ratio: Smallest and largest height / width of a target block.
         n_contexts: Contexts E of an image.
         n_targets: Target blocks P of an image, which all its contexts share.
-        min_keep: Contexts and blocks must have more patches than this; see
-            :class:`MultiBlockMasking`.
+        min_keep: Contexts and blocks have more patches than this before ``max_keep`` shortens
+            them; see :class:`MultiBlockMasking`.
         max_keep: Largest Kc and Kt. ``None`` sets no bound.
         random_keep: Whether sets are shortened at random; see :class:`MultiBlockMasking`.
         in_chans: Channels C of the tensors; the grey image is repeated C times.
@@ -49,7 +49,7 @@ class MaskedView(Views):
         std: Standard deviation the result is divided by.
 
     Raises:
-        InputError: An option is out of range, or ``min_keep`` is too large for the grid.
+        InputError: An option is out of range, or the blocks and ``min_keep`` do not fit the grid.
     """
 
     def __init__(

@@ -1,14 +1,16 @@
 """Context and target blocks of patches, as I-JEPA and CheXWorld draw them."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrssl.errors import InputError
+from cxrssl.views.base import check_range
 
-__all__ = ["BlockSampler", "MultiBlockMasking", "block_masks", "block_size", "patch_grid"]
+__all__ = ["BlockSampler", "MultiBlockMasking", "block_masks", "block_size"]
 
 BlockSampler = Literal["ijepa", "corrected"]
 
@@ -20,25 +22,6 @@ class BlockLaw(NamedTuple):
 
     scale: tuple[float, float]
     ratio: tuple[float, float]
-
-
-def patch_grid(image_size: int, patch_size: int) -> tuple[int, int]:
-    """Return the rows and columns of patches of a square view.
-
-    Args:
-        image_size: Side of the view in pixels.
-        patch_size: Side of a patch in pixels.
-
-    Raises:
-        InputError: The patches do not tile the view.
-    """
-    if patch_size < 1 or image_size < patch_size or image_size % patch_size:
-        raise InputError(
-            f"image_size must be a positive multiple of patch_size, got {image_size} and "
-            f"{patch_size}"
-        )
-    side = image_size // patch_size
-    return side, side
 
 
 def block_size(
@@ -113,7 +96,12 @@ class MultiBlockMasking:
 
     A context of at most ``min_keep`` patches is placed again; after 20 tries it may overlap its
     last target block, after 20 more its last two, and so on. A block size of at most ``min_keep``
-    patches is drawn again; after 20 tries the largest is taken.
+    patches is drawn again; after 20 tries the largest is taken. Both happen before ``max_keep``
+    shortens the sets.
+
+    On a coarse grid the target blocks of an image may together leave too little room, and its
+    context then overlaps some of them. Sizes are refused under which a single target block can
+    leave too little room wherever it lies: every context of such a batch would overlap its targets.
 
     Args:
         grid: Rows and columns (H, W) of patches.
@@ -126,14 +114,16 @@ class MultiBlockMasking:
         shared_targets: Whether the contexts of an image share the target blocks (I-JEPA), or each
             has blocks of its own (CheXWorld).
         merge: Unite the target blocks that belong together into one target set.
-        min_keep: A block must have more patches than this, and so must a context that overlaps no
-            target.
-        max_keep: Largest length of contexts and of target sets. ``None`` sets no bound.
+        min_keep: Blocks and contexts have more patches than this when they are drawn.
+        max_keep: Largest length of contexts and of target sets. ``None`` sets no bound. It cuts
+            what was drawn, so that with ``max_keep <= min_keep`` all sets have ``max_keep``
+            patches.
         random_keep: Which patches stay when a set is shortened: a random choice, or the first in
             row-major order as published, which favours the top of the image.
 
     Raises:
-        InputError: An option is out of range, or no block has more than ``min_keep`` patches.
+        InputError: An option is out of range, no block has more than ``min_keep`` patches, or a
+            target block can leave a context of no more.
     """
 
     def __init__(
@@ -171,6 +161,7 @@ class MultiBlockMasking:
                 f"sampler={sampler!r}, got {grid}"
             )
         self.grid = grid
+        self._usable = grid if sampler == "corrected" else (grid[0] - 1, grid[1] - 1)
         self.n_contexts = n_contexts
         self.n_targets = n_targets
         self.sampler: BlockSampler = sampler
@@ -181,8 +172,11 @@ class MultiBlockMasking:
         self.random_keep = random_keep
         self._context_law = BlockLaw(context_scale, (1.0, 1.0))
         self._target_law = BlockLaw(target_scale, target_ratio)
-        self._largest_context = self._largest("context", self._context_law)
-        self._largest_target = self._largest("target", self._target_law)
+        context_sizes = self._sizes("context", self._context_law)
+        target_sizes = self._sizes("target", self._target_law)
+        self._check_room(context_sizes, target_sizes)
+        self._largest_context = max(context_sizes, key=math.prod)
+        self._largest_target = max(target_sizes, key=math.prod)
 
     def collate_masks(
         self, n_images: int, rng: np.random.Generator
@@ -282,28 +276,57 @@ class MultiBlockMasking:
         self, size: tuple[int, int], shape: tuple[int, ...], rng: np.random.Generator
     ) -> NDArray[np.int64]:
         """Return the top row and left column (*shape, 2) of blocks anywhere in the grid."""
-        unused = int(self.sampler == "ijepa")
         # A block that fills the usable part has the one corner 0.
-        ends = [n - side + 1 - unused for n, side in zip(self.grid, size, strict=True)]
+        ends = [n - side + 1 for n, side in zip(self._usable, size, strict=True)]
         return rng.integers(ends, size=(*shape, 2))
 
-    def _largest(self, name: str, law: BlockLaw) -> tuple[int, int]:
-        """Return the block size with most patches; raise if that is too few."""
+    def _sizes(self, name: str, law: BlockLaw) -> list[tuple[int, int]]:
+        """Return the block sizes with more than ``min_keep`` patches; raise if there are none."""
         shares = np.linspace(0, 1, 33).tolist()
-        sizes = [
-            block_size(self.grid, law, (first, second), self.sampler)
-            for first in shares
-            for second in shares
-        ]
-        largest = max(sizes, key=math.prod)
-        if math.prod(largest) <= self.min_keep:
+        # Without repeats, in the order drawn: the first of several largest sizes stays the same.
+        sizes = list(
+            dict.fromkeys(
+                block_size(self.grid, law, (first, second), self.sampler)
+                for first in shares
+                for second in shares
+            )
+        )
+        most = max(map(math.prod, sizes))
+        if most <= self.min_keep:
             raise InputError(
                 f"{name} blocks of a grid of {self.grid[0]} x {self.grid[1]} patches with "
-                f"{name}_scale = {law.scale} have at most {math.prod(largest)} patches, which is "
+                f"{name}_scale = {law.scale} have at most {most} patches, which is "
                 f"not more than min_keep = {self.min_keep}; lower min_keep, raise {name}_scale, "
                 "or use a finer grid"
             )
-        return largest
+        return [size for size in sizes if math.prod(size) > self.min_keep]
+
+    def _check_room(
+        self, contexts: Sequence[tuple[int, int]], targets: Sequence[tuple[int, int]]
+    ) -> None:
+        """Refuse sizes of blocks of which no places give a context beside its target."""
+        left, context, target = min(
+            (self._most_left(context, target), context, target)
+            for context in contexts
+            for target in targets
+        )
+        if left <= self.min_keep:
+            raise InputError(
+                f"a target block of {target[0]} x {target[1]} patches leaves at most {left} of a "
+                f"context block of {context[0]} x {context[1]} on a grid of {self.grid[0]} x "
+                f"{self.grid[1]} with sampler={self.sampler!r}, which is not more than min_keep = "
+                f"{self.min_keep}; use a finer grid, lower target_scale = "
+                f"{self._target_law.scale}, raise context_scale = {self._context_law.scale}, or "
+                "lower min_keep"
+            )
+
+    def _most_left(self, context: tuple[int, int], target: tuple[int, int]) -> int:
+        """Return the patches of a context block outside a target block in the opposite corner."""
+        common = [
+            max(0, own + other - end)
+            for own, other, end in zip(context, target, self._usable, strict=True)
+        ]
+        return math.prod(context) - math.prod(common)
 
 
 def _check_laws(
@@ -316,7 +339,4 @@ def _check_laws(
             raise InputError(
                 f"{name} must be (low, high) with 0 < low <= high <= 1, got {(low, high)}"
             )
-    if not 0 < target_ratio[0] <= target_ratio[1]:
-        raise InputError(
-            f"target_ratio must be (low, high) with 0 < low <= high, got {target_ratio}"
-        )
+    check_range("target_ratio", target_ratio, zero=False)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cxrssl.errors import InputError
-from cxrssl.views.base import MIMIC_MEAN, MIMIC_STD, Views, check_image
+from cxrssl.views.base import MIMIC_MEAN, MIMIC_STD, Views, check_image, patch_grid
 from cxrssl.views.crops import CropMode, check_crop, random_resized_crop
 from cxrssl.views.masking import BlockMasking
 from cxrssl.views.photometry import Photometry
@@ -122,9 +122,9 @@ class MultiCrop(Views):
             raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
         if n_local < 0:
             raise InputError(f"n_local must not be negative, got {n_local}")
-        _check_size("global_size", global_size, patch_size)
+        grid = patch_grid(global_size, patch_size, "global_size")
         if n_local > 0:
-            _check_size("local_size", local_size, patch_size)
+            patch_grid(local_size, patch_size, "local_size")
         check_crop(global_scale, RATIO, crop_mode)
         check_crop(local_scale, RATIO, crop_mode)
         self.local_size = local_size
@@ -137,9 +137,8 @@ class MultiCrop(Views):
             PRESETS[preset].photometry if photometry is None else photometry
         )
         self.patch_size = patch_size
-        side = global_size // patch_size
         self.masking = BlockMasking(
-            (side, side),
+            grid,
             ratio=mask_ratio,
             probability=mask_probability,
             exact=mask_exact,
@@ -187,17 +186,6 @@ class MultiCrop(Views):
             pixels, table = change.draw(cut, rng)
             cv2.LUT(pixels, self.normalised_levels[table], dst=crop[0])
         return torch.from_numpy(crops).expand(-1, self.in_chans, -1, -1)
-
-
-def _check_size(name: str, size: int, patch_size: int) -> None:
-    if patch_size < 1:
-        raise InputError(f"patch_size must be positive, got {patch_size}")
-    if size < patch_size or size % patch_size:
-        below = max(size // patch_size, 1) * patch_size
-        raise InputError(
-            f"{name} must be a multiple of patch_size = {patch_size}, got {size}; "
-            f"use {below} or {below + patch_size}"
-        )
 
 
 def _checked_flip(flip: float) -> float:

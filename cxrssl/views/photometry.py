@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrssl.errors import InputError
+from cxrssl.views.base import check_range
 
 __all__ = ["Photometry"]
 
@@ -52,22 +53,14 @@ class Photometry:
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast"):
-            low, high = getattr(self, name)
-            if not 0 <= low <= high:
-                raise InputError(
-                    f"{name} must be (low, high) with 0 <= low <= high, got {low, high}"
-                )
+            check_range(name, getattr(self, name))
         for name in ("gamma", "blur_sigma"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise InputError(
-                    f"{name} must be (low, high) with 0 < low <= high, got {low, high}"
-                )
+            check_range(name, getattr(self, name), zero=False)
         for name in ("jitter_p", "blur_p", "solarise_p"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must be a probability, got {getattr(self, name)}")
-        if not self.noise >= 0:
-            raise InputError(f"noise must not be negative, got {self.noise}")
+        if not 0 <= self.noise < math.inf:
+            raise InputError(f"noise must be finite and not negative, got {self.noise}")
 
     def __call__(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         """Return a changed copy of an image (H, W) uint8."""

@@ -10,10 +10,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cxrssl.errors import InputError
-from cxrssl.views.base import MIMIC_MEAN, MIMIC_STD, Views, check_image
+from cxrssl.views.base import (
+    MIMIC_MEAN,
+    MIMIC_STD,
+    Views,
+    check_image,
+    check_range,
+    patch_grid,
+)
 from cxrssl.views.crops import Box, Resampling, check_crop, draw_box, resize
 from cxrssl.views.distortion import IDENTITY, Distortion
-from cxrssl.views.multiblock import MultiBlockMasking, patch_grid
+from cxrssl.views.multiblock import MultiBlockMasking
 from cxrssl.views.pixels import LEVELS, look_up, mean_level, scale_levels
 
 __all__ = ["CropPair", "Jitter", "WorldViews", "cut", "jitter_table", "relative_offsets"]
@@ -81,8 +88,8 @@ class WorldViews(Views):
         target_scale: Smallest and largest area of a target block, as a share of the grid.
         target_ratio: Smallest and largest height / width of a target block.
         n_targets: Target blocks of an image, united into one target set.
-        min_keep: Contexts and blocks must have more patches than this; see
-            :class:`MultiBlockMasking`.
+        min_keep: Contexts and blocks have more patches than this before ``max_keep`` shortens
+            them; see :class:`MultiBlockMasking`.
         max_keep: Largest Kc and Kt. ``None`` sets no bound.
         random_keep: Whether sets are shortened at random; see :class:`MultiBlockMasking`.
         in_chans: Channels C of the tensors; the grey image is repeated C times.
@@ -90,7 +97,7 @@ class WorldViews(Views):
         std: Standard deviation the result is divided by.
 
     Raises:
-        InputError: An option is out of range, or ``min_keep`` is too large for the grid.
+        InputError: An option is out of range, or the blocks and ``min_keep`` do not fit the grid.
     """
 
     def __init__(
@@ -124,14 +131,8 @@ class WorldViews(Views):
         for name, share in (("min_overlap", min_overlap), ("flip", flip), ("jitter_p", jitter_p)):
             if share is not None and not 0 <= share <= 1:
                 raise InputError(f"{name} must be in [0, 1], got {share}")
-        for name, (low, high) in (
-            ("jitter_brightness", jitter_brightness),
-            ("jitter_contrast", jitter_contrast),
-        ):
-            if not 0 <= low <= high:
-                raise InputError(
-                    f"{name} must be (low, high) with 0 <= low <= high, got {(low, high)}"
-                )
+        check_range("jitter_brightness", jitter_brightness)
+        check_range("jitter_contrast", jitter_contrast)
         self.patch_size = patch_size
         self.scale = scale
         self.ratio = ratio

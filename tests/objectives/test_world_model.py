@@ -203,6 +203,15 @@ def test_released_file_starts_a_run_but_not_a_resumed_one(tmp_path, golden):
     assert_close(other.predictor.proj.weight, trained)
 
 
+def test_released_file_can_be_tested_without_training(tmp_path, golden):
+    path = save_chexworld(tmp_path / "chexworld_pretrained.tar", subset(golden, "sd/"))
+    objective = micro(init_from=path)
+    batch = batch_of(golden) | {"image_number": torch.arange(3)}
+    quiet_trainer().test(objective, loader([batch]), verbose=False)
+    released = golden["sd/predictor.predictor_proj.weight"]
+    assert torch.equal(objective.predictor.proj.weight, released)
+
+
 def test_released_predictor_that_does_not_fit_is_refused(golden, tmp_path):
     path = save_chexworld(tmp_path / "chexworld_pretrained.tar", subset(golden, "sd/"))
     with pytest.raises(InputError, match=r"predictor of .* does not fit .*policy"):

@@ -5,7 +5,7 @@ from torch.testing import assert_close
 
 from cxrssl.errors import InputError
 from cxrssl.views import EvalView
-from cxrssl.views.base import check_image
+from cxrssl.views.base import check_image, check_range, patch_grid
 
 
 def test_to_tensor_by_hand():
@@ -41,8 +41,11 @@ def test_collate_stacks_every_name():
     [
         ({"image_size": 0}, "must be positive, got 0 and 1"),
         ({"in_chans": 0}, "must be positive, got 224 and 0"),
-        ({"std": 0.0}, "std must be positive, got 0.0"),
-        ({"std": float("nan")}, "std must be positive, got nan"),
+        ({"std": 0.0}, "std must be positive and finite, got 0.0"),
+        ({"std": float("nan")}, "std must be positive and finite, got nan"),
+        ({"std": float("inf")}, "std must be positive and finite, got inf"),
+        ({"mean": float("nan")}, "mean must be finite, got nan"),
+        ({"mean": float("-inf")}, "mean must be finite, got -inf"),
     ],
 )
 def test_options_are_checked(options, message):
@@ -61,3 +64,43 @@ def test_options_are_checked(options, message):
 def test_images_are_checked(image, message):
     with pytest.raises(InputError, match=message):
         check_image(image)
+
+
+@pytest.mark.parametrize("bounds", [(0, 1), (0.0, 0.0), (2, 2), (1e-9, 1e9)])
+def test_ranges_that_can_be_drawn_from(bounds):
+    check_range("gain", bounds)
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [(-0.1, 1.0), (1.0, 0.5), (0.6, np.inf), (np.inf, np.inf), (np.nan, 1.0), (0.0, np.nan)],
+)
+def test_ranges_are_checked(bounds):
+    got = rf"got \({bounds[0]}, {bounds[1]}\)"
+    with pytest.raises(InputError, match=rf"gain must be .* 0 <= low <= high, both finite, {got}"):
+        check_range("gain", bounds)
+
+
+def test_zero_can_be_refused():
+    check_range("ratio", (0.1, 1.0), zero=False)
+    with pytest.raises(InputError, match=r"ratio must be .* 0 < low <= high, .* got \(0, 1\)"):
+        check_range("ratio", (0, 1), zero=False)
+
+
+@pytest.mark.parametrize(("size", "patch", "side"), [(224, 16, 14), (16, 16, 1), (6, 1, 6)])
+def test_patches_tile_the_view(size, patch, side):
+    assert patch_grid(size, patch) == (side, side)
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "message"),
+    [
+        (100, 16, "crop_size must be a multiple of patch_size = 16, got 100; use 96 or 112"),
+        (8, 16, "crop_size must be .* got 8; use 16 or 32"),
+        (-16, 16, "crop_size must be .* got -16; use 16 or 32"),
+        (16, 0, "patch_size must be positive, got 0"),
+    ],
+)
+def test_patches_must_tile_the_view(size, patch, message):
+    with pytest.raises(InputError, match=message):
+        patch_grid(size, patch, "crop_size")

@@ -123,6 +123,14 @@ class TestAreaMode:
         # 1.0 of the area at aspect 4/3 never fits a square.
         assert draw_box(50, 50, (1.0, 1.0), RATIO, Largest()) == (0, 0, 50, 50)
 
+    @pytest.mark.parametrize(
+        ("height", "width", "ratio"), [(1, 50, (0.25, 0.4)), (50, 1, (2.5, 4.0))]
+    )
+    def test_box_of_an_image_of_one_pixel_across_has_a_pixel(self, height, width, ratio):
+        # 1 * 0.4 and 1 / 2.5 pixels round to 0; (50 - 1) // 2 = 24 is the middle.
+        box = draw_box(height, width, (0.3, 1.0), ratio, np.random.default_rng(0))
+        assert box == ((0, 24, 1, 1) if height == 1 else (24, 0, 1, 1))
+
     def test_boxes_stay_inside(self):
         rng = np.random.default_rng(1)
         for _ in range(500):
@@ -180,6 +188,7 @@ def test_read_only_images_are_read():
         ((0.5, 0.2), RATIO, "area", r"0 < low <= high <= 1, got \(0.5, 0.2\)"),
         ((0.5, 1.2), RATIO, "side", r"0 < low <= high <= 1, got \(0.5, 1.2\)"),
         ((0.5, 1.0), (0.0, 1.0), "area", r"ratio must be .* got \(0.0, 1.0\)"),
+        ((0.5, 1.0), (0.5, np.inf), "area", r"ratio must be .* finite, got \(0.5, inf\)"),
         ((0.5, 1.0), RATIO, "edge", "must be 'area' or 'side', got 'edge'"),
     ],
 )

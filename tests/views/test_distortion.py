@@ -165,9 +165,16 @@ class TestNormalise:
         assert normalised == pytest.approx(np.array(expected), abs=1e-6)
         assert Distortion().normalise(actions[1]) == pytest.approx(normalised[1])
 
-    def test_ranges_of_one_value(self):
-        fixed = Distortion(brightness=(0.5, 0.5), contrast=(1, 1), gamma=(2, 2), blur=(0, 0))
-        assert fixed.normalise(action_of(brightness=0.5, gamma=2)).tolist() == [0] * 5
+    def test_ranges_of_one_value_tell_whether_they_were_applied(self):
+        fixed = Distortion(brightness=(0.5, 0.5), contrast=(3, 3), gamma=(2, 2), blur=(4, 4))
+        applied = fixed.normalise(action_of(brightness=0.5, contrast=3, gamma=2, blur=4))
+        # 0.5 - 1, 3 - 1, ln 2, 4 / 4.
+        assert applied == pytest.approx([-0.5, 2, 0.693147, 1, 0], abs=1e-6)
+        assert fixed.normalise(action_of()).tolist() == [0] * 5
+
+    def test_ranges_of_the_identity_alone(self):
+        still = Distortion(brightness=(1, 1), contrast=(1, 1), gamma=(1, 1), blur=(0, 0))
+        assert still.normalise(action_of()).tolist() == [0] * 5
 
     def test_the_given_action_stays(self):
         action = action_of(brightness=0.7)
@@ -177,14 +184,14 @@ class TestNormalise:
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "gamma", "blur", "noise"])
-@pytest.mark.parametrize("bounds", [(1.0, 0.5), (-0.5, 1.0)])
+@pytest.mark.parametrize("bounds", [(1.0, 0.5), (-0.5, 1.0), (0.6, np.inf), (np.nan, 1.0)])
 def test_ranges_are_checked(name, bounds):
     with pytest.raises(InputError, match=rf"{name} must be \(low, high\) .* got \({bounds[0]}"):
         Distortion(**{name: bounds})
 
 
 def test_gamma_must_be_positive():
-    with pytest.raises(InputError, match=r"gamma .* must be positive, got \(0.0, 1.0\)"):
+    with pytest.raises(InputError, match=r"gamma must be .* 0 < low .* got \(0.0, 1.0\)"):
         Distortion(gamma=(0.0, 1.0))
 
 

@@ -67,12 +67,16 @@ def test_images_are_checked():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_size": 100}, "multiple of patch_size, got 100 and 16"),
+        ({"image_size": 100}, "image_size must be a multiple of patch_size = 16, got 100"),
         ({"scale": (0.0, 1.0)}, r"scale must be .* got \(0.0, 1.0\)"),
         ({"flip": -0.5}, "flip must be a probability, got -0.5"),
         ({"resampling": "nearest"}, "resampling must be 'area' or 'pillow', got 'nearest'"),
         ({"sampler": "other"}, "sampler must be"),
         ({"min_keep": 10}, "4 x 4 patches .* lower min_keep"),
+        (
+            {"patch_size": 32, "min_keep": 0},
+            "leaves at most 0 of a context block .* on a grid of 2",
+        ),
     ],
 )
 def test_options_are_checked(options, message):

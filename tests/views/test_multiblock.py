@@ -4,7 +4,7 @@ import torch
 
 from cxrssl.errors import InputError
 from cxrssl.views import MultiBlockMasking
-from cxrssl.views.multiblock import BlockLaw, block_masks, block_size, patch_grid
+from cxrssl.views.multiblock import BlockLaw, block_masks, block_size
 from tests.golden import load_golden
 
 TARGET = BlockLaw((0.15, 0.2), (0.75, 1.5))
@@ -15,6 +15,12 @@ IJEPA = BlockLaw((0.85, 1.0), (1.0, 1.0))
 def corrected(grid=(14, 14), **options):
     settings = {"context_scale": (0.75, 1.0), "sampler": "corrected", "merge": True, **options}
     return MultiBlockMasking(grid, **settings)
+
+
+def halves(**options):
+    """Return masking of a 4 x 4 grid by halves of 2 x 4 patches, with contexts of the whole."""
+    laws = {"context_scale": (1.0, 1.0), "target_scale": (0.5, 0.5), "target_ratio": (0.5, 0.5)}
+    return corrected((4, 4), **laws, **options)
 
 
 def torch_sizes(side, step, sampler):
@@ -179,14 +185,6 @@ class TestBlocks:
         assert np.flatnonzero(masks[0]).tolist() == [3, 7]
         assert np.flatnonzero(masks[1]).tolist() == [4, 8]
 
-    def test_patches_tile_the_view(self):
-        assert patch_grid(224, 16) == (14, 14)
-
-    @pytest.mark.parametrize(("size", "patch"), [(100, 16), (8, 16), (16, 0), (-16, 16)])
-    def test_patches_must_tile_the_view(self, size, patch):
-        with pytest.raises(InputError, match=f"multiple of patch_size, got {size} and {patch}"):
-            patch_grid(size, patch)
-
 
 def slow_index_sets(contexts, targets, merge):
     """Shorten the sets of a batch with loops."""
@@ -348,6 +346,75 @@ def test_max_keep_bounds_both_lengths():
         assert np.array_equal(short, sets[..., :20])
 
 
+def test_max_keep_may_be_less_than_min_keep():
+    for sets in corrected(min_keep=10, max_keep=4).collate_masks(8, np.random.default_rng(3)):
+        assert sets.shape == (8, 1, 4)
+
+
+def disjoint(masking, n_images=320):
+    """Return for each image whether its context meets none of its target blocks."""
+    contexts, targets = masking.collate_masks(n_images, np.random.default_rng(0))
+    pairs = zip(contexts.reshape(n_images, -1), targets.reshape(n_images, -1), strict=True)
+    return np.array([not set(context) & set(target) for context, target in pairs])
+
+
+class TestRoom:
+    @pytest.mark.parametrize(
+        ("grid", "options", "message"),
+        [
+            # The usable part is one patch, which is context and target.
+            ((2, 2), {"sampler": "ijepa"}, "of 1 x 1 patches leaves at most 0 of .* of 1 x 1"),
+            ((1, 1), {}, "of 1 x 1 patches leaves at most 0 of .* of 1 x 1"),
+            # Areas of 9 to 14 patches, of which some are the whole grid.
+            ((4, 4), {"target_scale": (0.6, 0.9)}, r"of 4 x 4 .* target_scale = \(0.6, 0.9\)"),
+            # An area of 3 patches has sides of 1.7, which are rounded to the whole grid.
+            (
+                (2, 2),
+                {"min_keep": 1, "target_scale": (0.75, 0.75)},
+                "of 2 x 2 patches leaves at most 0 of a context block of 2 x 2 on a grid of 2 x 2 "
+                "with sampler='corrected', which is not more than min_keep = 1; use a finer grid",
+            ),
+        ],
+    )
+    def test_target_blocks_that_cover_the_grid_are_refused(self, grid, options, message):
+        with pytest.raises(InputError, match=message):
+            corrected(grid, **{"min_keep": 0, **options})
+
+    def test_room_is_counted_by_hand(self):
+        # A context of 4 x 4 less a target of 2 x 4 leaves 8.
+        assert halves(min_keep=7).min_keep == 7
+        half = {"context_scale": (0.5, 0.5), "target_scale": (0.5, 0.5)}
+        # Blocks of 3 x 3 in opposite corners of 4 x 4 have 2 x 2 in common: 9 - 4 = 5 are left.
+        assert corrected((4, 4), target_ratio=(1, 1), min_keep=4, **half).min_keep == 4
+        with pytest.raises(InputError, match=r"3 x 3 patches leaves at most 5 of .* min_keep = 5"):
+            corrected((4, 4), target_ratio=(1, 1), min_keep=5, **half)
+        # Without the last row and column nothing is left of the same blocks.
+        with pytest.raises(InputError, match=r"3 x 3 patches leaves at most 0 of .*'ijepa'"):
+            corrected((4, 4), target_ratio=(1, 1), min_keep=4, sampler="ijepa", **half)
+
+    @pytest.mark.parametrize("sampler", ["ijepa", "corrected"])
+    def test_what_is_left_equals_the_slow_search(self, sampler):
+        masking = MultiBlockMasking((4, 5), sampler=sampler, min_keep=0)
+        rows, columns = (4, 5) if sampler == "corrected" else (3, 4)
+        sizes = [(h, w) for h in range(1, rows + 1) for w in range(1, columns + 1)]
+        for context in sizes:
+            for target in sizes:
+                seen, wanted = (
+                    block_masks(
+                        (4, 5), (h, w), np.argwhere(np.ones((rows - h + 1, columns - w + 1)))
+                    )
+                    for h, w in (context, target)
+                )
+                left = (seen[:, None] & ~wanted).sum(-1).max()
+                assert masking._most_left(context, target) == left
+
+    @pytest.mark.parametrize(("grid", "sampler"), [((3, 3), "ijepa"), ((2, 2), "corrected")])
+    def test_overlaps_are_rare_on_the_smallest_grids_that_are_left(self, grid, sampler):
+        # Four blocks of one patch cover the four usable places in 4! / 4^4 = 9 % of the images.
+        options = {"sampler": sampler, "min_keep": 0, "merge": False}
+        assert (~disjoint(corrected(grid, **options))).mean() == pytest.approx(0.09, abs=0.06)
+
+
 class Corners:
     """Hands out corners from a list, one per block, in place of a generator."""
 
@@ -377,7 +444,7 @@ class TestContexts:
         assert not script.corners
 
     def test_target_blocks_are_dropped_from_the_last_after_20_tries_each(self):
-        masking = corrected((4, 4), n_targets=2, min_keep=7, target_scale=(0.8, 1.0))
+        masking = halves(n_targets=2, min_keep=7)
         targets = np.zeros((1, 1, 2, 16), dtype=bool)
         targets[0, 0, 0, :6] = True
         targets[0, 0, 1, 8:] = True
@@ -388,15 +455,15 @@ class TestContexts:
         assert not script.corners
 
     def test_all_target_blocks_are_dropped_at_last(self):
-        masking = corrected((4, 4), n_targets=2, min_keep=15, target_scale=(1.0, 1.0))
+        masking = halves(n_targets=2, min_keep=7)
         targets = np.ones((1, 1, 2, 16), dtype=bool)
         script = Corners([(0, 0)] * 41)
         assert masking.draw_contexts((4, 4), targets, script).all()
         assert not script.corners
 
     def test_crowded_grids_end(self):
-        masking = corrected((4, 4), target_scale=(0.6, 0.9), min_keep=5)
-        contexts, targets = masking.collate_masks(64, np.random.default_rng(0))
+        # Halves at different rows leave 4 patches or none.
+        contexts, targets = halves(min_keep=5).collate_masks(64, np.random.default_rng(0))
         assert contexts.shape[-1] > 5
         assert targets.shape[-1] > 5
 

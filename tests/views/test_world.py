@@ -338,16 +338,19 @@ class TestCollate:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_size": 100}, "multiple of patch_size, got 100 and 16"),
+        ({"image_size": 100}, "image_size must be a multiple of patch_size = 16, got 100"),
         ({"scale": (0.0, 1.0)}, r"scale must be .* got \(0.0, 1.0\)"),
         ({"ratio": (2.0, 1.0)}, r"ratio must be .* got \(2.0, 1.0\)"),
         ({"min_overlap": -1.0}, r"min_overlap must be in \[0, 1\], got -1.0"),
         ({"flip": 1.5}, r"flip must be in \[0, 1\], got 1.5"),
         ({"jitter_p": -0.1}, r"jitter_p must be in \[0, 1\], got -0.1"),
         ({"jitter_brightness": (1.4, 0.6)}, r"jitter_brightness must be .* got \(1.4, 0.6\)"),
+        ({"jitter_brightness": (0.6, np.inf)}, r"jitter_brightness must be .* got \(0.6, inf\)"),
         ({"jitter_contrast": (-1, 1)}, r"jitter_contrast must be .* got \(-1, 1\)"),
+        ({"jitter_contrast": (0, np.nan)}, r"jitter_contrast must be .* got \(0, nan\)"),
         ({"resampling": "nearest"}, "resampling must be 'area' or 'pillow', got 'nearest'"),
         ({"image_size": 64, "min_keep": 10}, "4 x 4 patches .* lower min_keep"),
+        ({"image_size": 16, "min_keep": 0}, "leaves at most 0 of a context block .* grid of 1 x 1"),
     ],
 )
 def test_options_are_checked(options, message):
