@@ -98,7 +98,10 @@ def dinov2(size: int) -> DINOv2:
 
 
 def world(size: int, **ablation: Any) -> WorldModel:
-    """Return the objective of ``examples/world_phantom.yaml``, or an ablation of it."""
+    """Return the model of ``examples/world_phantom.yaml``, or an ablation of it.
+
+    Its schedules, unlike those, reach their ends.
+    """
     backbone = ViT(
         "vit_tiny",
         img_size=size,

@@ -21,8 +21,12 @@ VARIANTS = {
     "local + global": ["--model.domain=off"],
     "local + domain": ["--model.weights.global=0"],
     "all": [],
+    "not unified": ["--model.domain=separate"],
+    "all, action not told": ["--model.action=false"],
+    "all, offset not told": ["--model.offset=false"],
     "all, residual action": ["--model.predictor.conditioning=residual"],
 }
+MAIN = ["local", "local + global", "local + domain", "all", "all, residual action"]
 PROBES = {"linear": "probe/linear/auroc/macro", "kNN": "probe/knn/auroc/macro"}
 
 
@@ -70,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=16)
-    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=MAIN)
     parser.add_argument("--out", type=Path, default=Path("runs/world_ablation"))
     options = parser.parse_args()
     for seed in options.seeds:

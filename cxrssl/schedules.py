@@ -17,6 +17,8 @@ class Schedule:
     With ``final`` left out the value stays constant after the warm-up. All durations are shares of
     the run, so a schedule grows and shrinks with it.
 
+    In a config, what a schedule leaves out is taken from the objective's default schedule.
+
     Args:
         value: Value after the warm-up.
         final: Value at the end of the run; ``value`` if left out.

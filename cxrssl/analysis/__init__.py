@@ -6,8 +6,12 @@ from cxrssl.analysis.knn import multilabel_knn
 from cxrssl.analysis.metrics import MultilabelScores, known_labels, multilabel_scores
 from cxrssl.analysis.ridge import RidgeProbe
 from cxrssl.analysis.spectrum import effective_rank, feature_spread
-from cxrssl.analysis.world import world_table
-from cxrssl.analysis.world_domain import DomainSensitivity, domain_sensitivity
+from cxrssl.analysis.world import world_headlines, world_scalars, world_table
+from cxrssl.analysis.world_domain import (
+    DomainSensitivity,
+    VersionsAlikeError,
+    domain_sensitivity,
+)
 from cxrssl.analysis.world_figures import plot_world
 from cxrssl.analysis.world_layout import LayoutAwareness, layout_awareness
 from cxrssl.analysis.world_local import LocalStructure, local_structure
@@ -20,6 +24,7 @@ __all__ = [
     "MultilabelScores",
     "PredictsWorld",
     "RidgeProbe",
+    "VersionsAlikeError",
     "WorldDraws",
     "domain_sensitivity",
     "effective_rank",
@@ -33,5 +38,7 @@ __all__ = [
     "plot_curves",
     "plot_patch_pca",
     "plot_world",
+    "world_headlines",
+    "world_scalars",
     "world_table",
 ]

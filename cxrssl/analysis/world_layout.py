@@ -2,23 +2,31 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from cxrssl.analysis.world_bins import BinnedError, Bins
 from cxrssl.analysis.world_model import PredictsWorld, need_images
-from cxrssl.analysis.world_pairs import LAYOUT_CONDITIONS, observe_pairs
-from cxrssl.analysis.world_retrieval import RETRIEVAL
-from cxrssl.analysis.world_scores import Estimates, Score, group_means, score_rows, score_table
+from cxrssl.analysis.world_pairs import observe_pairs
+from cxrssl.analysis.world_retrieval import ERROR, MEASURES
+from cxrssl.analysis.world_scores import (
+    Bootstrap,
+    Estimates,
+    Score,
+    score_rows,
+    score_table,
+    with_differences,
+)
 from cxrssl.errors import InputError
 
 __all__ = ["PLACES", "LayoutAwareness", "layout_awareness"]
 
 PLACES = ("anywhere", "inside", "outside")
 
+_DIFFERENCES = (("offset", "other offset"), ("offset", "other image"))
 _STREAM = 2
 _OFFSET_BIN = 0.25
 
@@ -27,41 +35,39 @@ _OFFSET_BIN = 0.25
 class LayoutAwareness:
     """How well the tokens of one crop are predicted from another crop of the same image.
 
-    Every mapping has an entry ``offset``, where the model is told where the predicted crop lies,
-    and an entry ``no offset``, where it predicts in the context's own frame.
+    Every mapping has these entries:
+
+    - ``offset``: the model is told where the predicted crop lies;
+    - ``other offset``: it is told the place of a crop of another image;
+    - ``other image``: it is told the place, but sees a crop of another image;
+    - ``own frame``: it is told the places of the target's own crop, as if the two crops were one.
+      Target tokens encode these places, so that this is no lack of knowledge;
+    - ``position alone``: the mean token at the same place of the target crops of all other images,
+      for which no model is needed;
+    - ``offset minus other offset`` and ``offset minus other image``: the differences.
 
     Attributes:
         images: Number of images.
         pairs: Pairs of crops of each image.
-        error: Mean squared error over all patches, (1,).
-        constant_error: The same of the best constant prediction, the mean of all tokens.
-        distance_edges: Edges (E + 1,) of bins of the distance between a patch's centre and the
-            context crop, in patches, negative inside.
-        error_by_distance: Mean squared error in each bin, (E,).
-        patches_by_distance: Patches in each bin, (E,).
-        offset_edges: Edges (F + 1,) of bins of the distance between the crops' centres, in crop
-            sides.
-        error_by_offset: Mean squared error in each bin, (F,).
-        retrieval: The measures `RETRIEVAL` of the patches that are at each of `PLACES` with
-            respect to the context crop, (3, 3).
-        retrieval_chance: The same of a patch drawn at random, (3, 3).
+        scores: The measures `MEASURES` of the patches that are at each of `PLACES` with respect to
+            the context crop, (3, 4).
+        chance: The same of a patch drawn at random, and the error of the mean of all tokens,
+            (3, 4).
+        by_distance: Error by the distance between a patch's centre and the context crop, in
+            patches, negative inside.
+        by_offset: Error by the distance between the crops' centres, in crop sides.
     """
 
     images: int
     pairs: int
-    error: Mapping[str, Estimates]
-    constant_error: float
-    distance_edges: NDArray[np.float64]
-    error_by_distance: Mapping[str, Estimates]
-    patches_by_distance: NDArray[np.int64]
-    offset_edges: NDArray[np.float64]
-    error_by_offset: Mapping[str, Estimates]
-    retrieval: Mapping[str, Estimates]
-    retrieval_chance: NDArray[np.float64]
+    scores: Mapping[str, Estimates]
+    chance: NDArray[np.float64]
+    by_distance: BinnedError
+    by_offset: BinnedError
 
     def table(self) -> pd.DataFrame:
-        """Return retrieval and errors as rows of the table all tasks share."""
-        return score_table(row for condition in self.error for row in self._rows(condition))
+        """Return all measures as rows of the table all tasks share."""
+        return score_table(row for condition in self.scores for row in self._rows(condition))
 
     def _rows(self, condition: str) -> Iterator[Score]:
         for number, place in enumerate(PLACES):
@@ -69,17 +75,20 @@ class LayoutAwareness:
             yield from score_rows(
                 "layout",
                 condition,
-                [name + where for name in RETRIEVAL],
-                self.retrieval[condition].at(number),
-                self.retrieval_chance[number],
+                [name + where for name in MEASURES],
+                self.scores[condition].at(number),
+                self.chance[number],
             )
-        for measures, errors in (
-            (["error"], self.error),
-            (_names("distance", self.distance_edges, "g"), self.error_by_distance),
-            (_names("offset", self.offset_edges, ".2f"), self.error_by_offset),
+        for name, style, binned in (
+            ("distance", "g", self.by_distance),
+            ("offset", ".2f", self.by_offset),
         ):
-            chance = np.full(len(measures), self.constant_error)
-            yield from score_rows("layout", condition, measures, errors[condition], chance)
+            measures = [
+                f"error at {name} {low:{style}} to {high:{style}}" for low, high in binned.bounds()
+            ]
+            yield from score_rows(
+                "layout", condition, measures, binned.error[condition], binned.mean_token
+            )
 
 
 @torch.no_grad()
@@ -93,75 +102,56 @@ def layout_awareness(
 ) -> LayoutAwareness:
     """Return how well all patches of one random crop are predicted from the whole of another.
 
-    The crops are drawn as in training, mirrored ones included, and are not distorted.
+    The crops are drawn as in training, mirrored ones included, and are not distorted. Since a
+    target token carries its place in its own crop, it can be found without a look at the image:
+    what a model knows is the difference to what it predicts from another image, or when it is told
+    another place.
 
     Args:
         model: The world model, in evaluation mode.
-        images: Radiographs, each (H, W) uint8.
+        images: At least two radiographs, each (H, W) uint8.
         pairs: Pairs of crops of each image.
         seed: Seed of all draws. The crops of an image depend on its place in ``images`` and on
             nothing else.
-        batch_size: Pairs in one pass.
+        batch_size: Crops in one pass, all of one image.
 
     Raises:
-        InputError: If there is no image, or a number is too small.
+        InputError: If there are fewer than two images, or a number is too small.
         ValueError: If the model's tokens are not finite.
     """
     need_images(images)
     if pairs < 1 or batch_size < 1:
         raise InputError(f"pairs and batch_size must be at least 1, got {pairs} and {batch_size}")
     seen = observe_pairs(model, images, pairs, (seed, _STREAM), batch_size)
-    rng = np.random.default_rng((seed, _STREAM, 0, 1))
-    everything = np.ones((1, *seen.outside.shape), dtype=np.bool_)
-    by_distance, distance_edges = _bins(seen.outside, 1.0)
+    bootstrap = Bootstrap(len(images), np.random.default_rng((seed, _STREAM, 0, 1)))
+    scores = with_differences(seen.scores, _DIFFERENCES)
+    inside = seen.outside <= 0
+    places = np.stack([np.ones_like(inside), inside, ~inside])
     # Two crops in the same place belong to the first bin, too.
     length = np.maximum(seen.length, np.finfo(np.float64).tiny)
-    by_length, offset_edges = _bins(length[:, None], _OFFSET_BIN)
-    by_length = np.broadcast_to(by_length, (len(by_length), *seen.outside.shape))
-    by_place = np.stack([everything[0], seen.outside <= 0, seen.outside > 0])
 
-    def errors(groups: NDArray[np.bool_]) -> dict[str, Estimates]:
-        return {
-            name: Estimates(
-                *(
-                    numbers[:, 0]
-                    for numbers in group_means(error[..., None], groups, seen.image, rng)
-                )
-            )
-            for name, error in seen.error.items()
-        }
+    def binned(values: NDArray[np.float64], width: float) -> BinnedError:
+        bins = Bins(values, width)
+        errors = {name: each[..., ERROR:] for name, each in scores.items()}
+        chance = bootstrap.group_means(seen.chance[..., ERROR:], bins.groups, seen.image)
+        return BinnedError(
+            edges=bins.edges,
+            error={
+                name: bootstrap.group_means(each, bins.groups, seen.image).at(slice(None), 0)
+                for name, each in errors.items()
+            },
+            mean_token=chance.value[:, 0],
+            patches=bins.groups.sum((1, 2)),
+            images=chance.images[:, 0],
+        )
 
-    chance = np.broadcast_to(seen.chance, (*seen.outside.shape, len(RETRIEVAL)))
     return LayoutAwareness(
         images=len(images),
         pairs=pairs,
-        error=errors(everything),
-        constant_error=seen.constant_error,
-        distance_edges=distance_edges,
-        error_by_distance=errors(by_distance),
-        patches_by_distance=by_distance.sum((1, 2)),
-        offset_edges=offset_edges,
-        error_by_offset=errors(by_length),
-        retrieval={
-            name: group_means(seen.found[name], by_place, seen.image, rng)
-            for name in LAYOUT_CONDITIONS
+        scores={
+            name: bootstrap.group_means(each, places, seen.image) for name, each in scores.items()
         },
-        retrieval_chance=group_means(chance, by_place, seen.image, rng).value,
+        chance=bootstrap.group_means(seen.chance, places, seen.image).value,
+        by_distance=binned(seen.outside, 1.0),
+        by_offset=binned(np.broadcast_to(length[:, None], inside.shape), _OFFSET_BIN),
     )
-
-
-def _bins(
-    values: NDArray[np.floating], width: float
-) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Return which values (...) are in each of G bins, (G, ...), and the bins' edges (G + 1,).
-
-    A value on an edge belongs to the bin below, as a patch on the border belongs to the inside.
-    """
-    number = np.ceil(values / width).astype(np.intp)
-    numbers = np.arange(number.min(), number.max() + 1)
-    inside: NDArray[np.bool_] = number == numbers.reshape(-1, *[1] * values.ndim)
-    return inside, np.append(numbers[0] - 1, numbers) * width
-
-
-def _names(what: str, edges: NDArray[np.float64], style: str) -> list[str]:
-    return [f"error at {what} {low:{style}} to {high:{style}}" for low, high in pairwise(edges)]

@@ -1,6 +1,6 @@
 """Local structure: does a world model know what a masked part of a radiograph looks like?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cxrssl.analysis.world_baseline import TokenMeans
 from cxrssl.analysis.world_model import (
     PredictsWorld,
     as_batch,
@@ -17,12 +18,19 @@ from cxrssl.analysis.world_model import (
     need_images,
     whole_image,
 )
-from cxrssl.analysis.world_retrieval import RETRIEVAL, feature_distances, retrieve
-from cxrssl.analysis.world_scores import Estimates, bootstrap, score_rows, score_table
+from cxrssl.analysis.world_retrieval import MEASURES, feature_distances, judge, judge_chance
+from cxrssl.analysis.world_scores import (
+    Bootstrap,
+    Estimates,
+    score_rows,
+    score_table,
+    with_differences,
+)
 from cxrssl.errors import InputError
 
 __all__ = ["FillIn", "LocalStructure", "local_structure"]
 
+_DIFFERENCES = (("masked", "other image"),)
 _STREAM = 3
 
 
@@ -50,19 +58,26 @@ class LocalStructure:
 
     Attributes:
         images: Number of images.
-        retrieval: The measures `RETRIEVAL`, (3,).
-        chance: The same of a patch drawn at random, (3,).
+        scores: The measures `MEASURES`, (4,), of each condition: ``masked``, predicted from the
+            rest of the image; ``other image``, from the same patches of another one; ``position
+            alone``, the mean token at the same place of all other images; and the difference
+            ``masked minus other image``.
+        chance: The same of a patch drawn at random, and the error of the mean of all tokens, (4,).
         examples: Images filled in from others.
     """
 
     images: int
-    retrieval: Estimates
+    scores: Mapping[str, Estimates]
     chance: NDArray[np.float64]
     examples: tuple[FillIn, ...]
 
     def table(self) -> pd.DataFrame:
         """Return the measures as rows of the table all tasks share."""
-        return score_table(score_rows("local", "masked", RETRIEVAL, self.retrieval, self.chance))
+        return score_table(
+            row
+            for condition, scores in self.scores.items()
+            for row in score_rows("local", condition, MEASURES, scores, self.chance)
+        )
 
 
 @torch.no_grad()
@@ -75,74 +90,101 @@ def local_structure(
 ) -> LocalStructure:
     """Return how well the masked patches of whole images are predicted from what is left of them.
 
-    One mask an image is drawn as in training; nothing is distorted.
+    One mask an image is drawn as in training; nothing is distorted. Since a target token carries
+    its own place, it can be found without a look at the image: what a model knows of the image is
+    the difference to what it predicts from another one, through the same mask.
 
     Args:
         model: The world model, in evaluation mode.
-        images: Radiographs, each (H, W) uint8.
-        examples: Images, evenly spaced, to fill in with the nearest patches of all the others;
-            none where there are no others.
+        images: At least two radiographs, each (H, W) uint8.
+        examples: Images, evenly spaced, to fill in with the nearest patches of all the others.
         seed: Seed of all draws. The mask of an image depends on its place in ``images`` and on
             nothing else.
 
     Raises:
-        InputError: If there is no image, or a number is too small.
+        InputError: If there are fewer than two images, or a number is too small.
         ValueError: If the model's tokens are not finite.
     """
     need_images(images)
     if examples < 0:
         raise InputError(f"examples must not be negative, got {examples}")
-    side = grid_side(model.views)
     whole = [whole_image(model.views, image) for image in images]
+    asked = [_Asked(model, seed, number) for number in range(len(images))]
     chosen = np.linspace(0, len(images) - 1, min(examples, len(images))).astype(int).tolist()
-    fills = {n: _Fill(model, whole[n], seed, n) for n in chosen if len(images) > 1}
-    sums = np.zeros((2, len(images), len(RETRIEVAL)))
-    counts = np.zeros((len(images), len(RETRIEVAL)))
+    fills = {n: _Fill(asked[n], asked[n].predict(whole[n]), whole[n]) for n in chosen}
+    means = TokenMeans()
     for number, image in enumerate(whole):
-        _, masked, predicted = _predict_masked(model, image, seed, number)
-        tokens = model.targets(as_batch(model, [image]))[0]
-        retrieved = retrieve(predicted, tokens, masked, side)
-        sums[:, number] = retrieved.found.sum(0), retrieved.chance.sum(0)
-        counts[number] = len(masked)
+        tokens = model.targets(as_batch(model, [image]))
+        means.add(tokens)
         for other, fill in fills.items():
             if other != number:
-                fill.offer(tokens, image)
-    rng = np.random.default_rng((seed, _STREAM, 0, 1))
+                fill.offer(tokens[0], image)
+    observed = [
+        _observe(each, whole[number], whole[number - 1], fills.get(number), means)
+        for number, each in enumerate(asked)
+    ]
+    bootstrap = Bootstrap(len(images), np.random.default_rng((seed, _STREAM, 0, 1)))
+    counts = np.array([[len(each.masked)] * len(MEASURES) for each in asked])
+    sums = {name: np.stack([each[name].sum(0) for each in observed]) for name in observed[0]}
+    chance = sums.pop("chance").sum(0) / counts.sum(0)
     return LocalStructure(
         images=len(images),
-        retrieval=bootstrap(sums[0], counts, rng),
-        chance=sums[1].sum(0) / counts.sum(0),
+        scores={
+            name: bootstrap.means(each, counts)
+            for name, each in with_differences(sums, _DIFFERENCES).items()
+        },
+        chance=chance,
         examples=tuple(fill.result() for fill in fills.values()),
     )
 
 
-def _predict_masked(
-    model: PredictsWorld, image: NDArray[np.uint8], seed: int, number: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what is seen (Kc,) and masked (Kt,) of an image (S, S), and the prediction (Kt, D)."""
-    seen, masked = draw_masks(model, np.random.default_rng((seed, _STREAM, number)))
-    predicted = model.predict(
-        as_batch(model, [image]), context_index=seen[None], target_index=masked[None]
-    )
-    return seen, masked, predicted[0]
+class _Asked:
+    """What is asked about one image: the patches that are seen (Kc,) and masked (Kt,)."""
+
+    def __init__(self, model: PredictsWorld, seed: int, number: int) -> None:
+        self.model = model
+        self.side = grid_side(model.views)
+        self.seen, self.masked = draw_masks(model, np.random.default_rng((seed, _STREAM, number)))
+
+    def predict(self, image: NDArray[np.uint8]) -> Tensor:
+        """Return tokens (Kt, D) predicted from the seen patches of an image (S, S)."""
+        context = self.model.encode_context(as_batch(self.model, [image]), self.seen[None])
+        return self.model.predict(context, target_index=self.masked[None])[0]
+
+
+def _observe(
+    asked: _Asked,
+    image: NDArray[np.uint8],
+    other: NDArray[np.uint8],
+    fill: "_Fill | None",
+    means: TokenMeans,
+) -> dict[str, NDArray[np.float64]]:
+    """Return `MEASURES` (Kt, 4) of each condition and of chance."""
+    tokens = asked.model.targets(as_batch(asked.model, [image]))
+    masked, side = asked.masked, asked.side
+    predicted = {
+        "masked": asked.predict(image) if fill is None else fill.predicted,
+        "other image": asked.predict(other),
+        "position alone": means.without(tokens)[masked],
+    }
+    observed = {name: judge(each, tokens[0], masked, side) for name, each in predicted.items()}
+    return {**observed, "chance": judge_chance(tokens[0], means.overall(), masked, side)}
 
 
 class _Fill:
     """Looks for the nearest patches in one image after the other, so that none must be kept."""
 
-    def __init__(
-        self, model: PredictsWorld, image: NDArray[np.uint8], seed: int, number: int
-    ) -> None:
-        seen, masked, self._predicted = _predict_masked(model, image, seed, number)
+    def __init__(self, asked: _Asked, predicted: Tensor, image: NDArray[np.uint8]) -> None:
+        self.predicted = predicted
         self._image = image
-        self._side = grid_side(model.views)
-        self._seen, self._masked = seen.cpu().numpy(), masked.cpu().numpy()
-        self._nearest = np.full(len(masked), np.inf)
+        self._side = asked.side
+        self._seen, self._masked = asked.seen.cpu().numpy(), asked.masked.cpu().numpy()
+        self._nearest = np.full(len(self._masked), np.inf)
         self._patches = _patches(image, self._side)[self._masked]
 
     def offer(self, tokens: Tensor, image: NDArray[np.uint8]) -> None:
         """Take the patches of an image (S, S) with tokens (N, D) that are nearer than before."""
-        distances, places = feature_distances(self._predicted, tokens).min(-1)
+        distances, places = feature_distances(self.predicted, tokens).min(-1)
         nearer = distances.numpy() < self._nearest
         self._nearest[nearer] = distances.numpy()[nearer]
         self._patches[nearer] = _patches(image, self._side)[places.numpy()[nearer]]

@@ -38,9 +38,9 @@ class Estimates(NamedTuple):
     images: NDArray[np.int64]
     """Images with an observation."""
 
-    def at(self, *place: int | slice) -> "Estimates":
+    def at(self, *place: int | slice | NDArray[np.bool_]) -> "Estimates":
         """Return the estimates at a place of the first axes."""
-        return Estimates(*(numbers[place] for numbers in self))
+        return Estimates(self.value[place], self.low[place], self.high[place], self.images[place])
 
 
 class Score(NamedTuple):
@@ -146,11 +146,18 @@ def score_rows(
     """
     chance = np.zeros_like(chance) if is_difference(condition) else chance
     return [
-        Score(task, condition, measure, *map(float, numbers), int(images))
-        for measure, *numbers, images in zip(
-            measures, *estimates[:3], chance, estimates.images, strict=True
+        Score(
+            task,
+            condition,
+            measure,
+            float(estimates.value[number]),
+            float(estimates.low[number]),
+            float(estimates.high[number]),
+            float(chance[number]),
+            int(estimates.images[number]),
         )
-        if images
+        for number, measure in enumerate(measures)
+        if estimates.images[number]
     ]
 
 

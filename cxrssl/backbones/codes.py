@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from cxrssl.errors import InputError
+
 __all__ = ["AxisOrder", "place_in_other_crop", "sincos_codes"]
 
 AxisOrder = Literal["column_first", "row_first"]
@@ -25,10 +27,10 @@ def sincos_codes(
         order: Which axis has the first half.
 
     Raises:
-        ValueError: If D is not a multiple of 4.
+        InputError: If D is not a multiple of 4.
     """
     if dim % 4:
-        raise ValueError(f"sine-cosine codes need a width that is a multiple of 4, got {dim}")
+        raise InputError(f"sine-cosine codes need a width that is a multiple of 4, got {dim}")
     exponent = torch.arange(dim // 4, dtype=torch.float64, device=rows.device) / (dim / 4)
     omega = (10000**-exponent).to(rows.dtype)
     axes = (columns, rows) if order == "column_first" else (rows, columns)

@@ -45,7 +45,7 @@ def sincos_positions(dim: int, grid: tuple[int, int]) -> Tensor:
     """Return the fixed table (1, h * w, D): the codes of every patch, column first (MAE, I-JEPA).
 
     Raises:
-        ValueError: If D is not a multiple of 4.
+        InputError: If D is not a multiple of 4.
     """
     rows, columns = torch.meshgrid(
         torch.arange(grid[0], dtype=torch.float64),

@@ -131,6 +131,8 @@ class ViT(nn.Module):
         nn.init.trunc_normal_(learned, std=0.02)
         if position == "learned":
             return nn.Parameter(learned)
+        if position != "sincos":
+            raise InputError(f"position must be 'learned' or 'sincos', got {position!r}")
         table = sincos_positions(self.embed_dim, self.grid)
         if self.class_position:
             table = torch.cat([torch.zeros(1, 1, self.embed_dim), table], dim=1)

@@ -1,8 +1,9 @@
 """What a world model knows, measured on the test images."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,17 @@ from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
 from cxrssl.analysis import (
+    DomainSensitivity,
+    LayoutAwareness,
+    LocalStructure,
     PredictsWorld,
+    VersionsAlikeError,
     domain_sensitivity,
     layout_awareness,
     local_structure,
     plot_world,
+    world_headlines,
+    world_scalars,
     world_table,
 )
 from cxrssl.callbacks.messages import tell
@@ -25,10 +32,22 @@ from cxrssl.errors import InputError
 
 __all__ = ["WorldReport"]
 
-_OF_MODEL = ("predict", "targets")
-_OF_VIEWS = ("crop_pair", "distort", "jitter", "masking")
-_LOGGED = ("recall@1", "recall@3", "recall@5", "top-1", "top-5", "patch distance", "error")
-_TOLD = ("true action", "offset", "masked")
+_OF_MODEL = ("encode_context", "parameters", "predict", "targets")
+_OF_VIEWS = (
+    "crop_pair",
+    "distort",
+    "eval_view",
+    "image_size",
+    "jitter",
+    "masking",
+    "mean",
+    "patch_size",
+    "std",
+    "to_tensor",
+)
+_LONG = 60.0
+
+Measured: TypeAlias = tuple[DomainSensitivity | None, LayoutAwareness, LocalStructure]
 
 
 class ImageData(Protocol):
@@ -46,12 +65,19 @@ class WorldReport(Callback):
 
     Domain sensitivity, layout awareness and local structure (`cxrssl.analysis`) on some test
     images. ``world.csv``, with intervals and chance, and the figure ``world.png`` are written into
-    the run's folder; the scores of the model that is told all it was trained to use are logged as
-    ``test/world/<task>/<measure>``. Other modules are left alone. The first process measures; the
-    result does not depend on how many there are.
+    the run's folder. The scores of the model that is told all it was trained to use are logged as
+    ``test/world/<task>/<measure>``; under the same name, ``.../gain`` is the difference to what it
+    predicts from another image, or for domain to what it predicts when told another action, and
+    ``.../gain_low`` and ``.../gain_high`` are its 95 % interval. The gain of an error or a distance
+    is below 0 where the model knows something.
+
+    Other modules are left alone, and trials by ``fast_dev_run`` too. The first process measures
+    while the others wait; the result does not depend on how many there are. Whatever goes wrong is
+    a warning and does not end the test.
 
     Args:
         images: Test images, evenly spaced over the split; those that cannot be read are left out.
+            At least 2, and 5 for intervals; 0 switches the report off.
         candidates: Versions of an image that domain sensitivity tells apart, at least 2.
         pairs: Pairs of crops of an image that layout awareness predicts from each other.
         seed: Seed of all draws.
@@ -63,15 +89,19 @@ class WorldReport(Callback):
 
     def __init__(
         self,
-        images: int = 32,
+        images: int = 16,
         candidates: int = 64,
         pairs: int = 4,
         seed: int = 0,
         *,
         batch_size: int = 64,
     ) -> None:
+        if images < 0 or images == 1:
+            raise InputError(
+                "images must be at least 2, or 0 for no report, since every image is compared with "
+                f"another one, got {images}"
+            )
         for name, value, least in (
-            ("images", images, 1),
             ("candidates", candidates, 2),
             ("pairs", pairs, 1),
             ("seed", seed, 0),
@@ -87,52 +117,89 @@ class WorldReport(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, write and log."""
+        trial = getattr(trainer, "fast_dev_run", False) or trainer.sanity_checking
+        if self.images == 0 or trial:
+            return
         model, data = _as_world(pl_module), _as_image_data(trainer)
         if model is None or data is None:
             return
         folder = Path(trainer.log_dir or trainer.default_root_dir)  # takes all processes
         values: dict[str, float] = {}
         if trainer.is_global_zero:
+            # The other processes wait for the values: they must be sent whatever happens here.
             try:
-                values = self._report(trainer, pl_module, model, data, folder)
-            except ValueError as error:
-                rank_zero_warn(f"The world report is left out: {error}.")
+                measured = self._measure(trainer, pl_module, model, data)
+                values = _write(measured, folder)
+                plot_world(*measured).savefig(folder / "world.png")
+            except Exception as error:
+                rank_zero_warn(f"The world report is not complete: {error!r}")
         values = trainer.strategy.broadcast(values)
         if values:
             pl_module.log_dict(values, sync_dist=trainer.world_size > 1)
 
-    def _report(
-        self,
-        trainer: Trainer,
-        module: LightningModule,
-        model: PredictsWorld,
-        data: ImageData,
-        folder: Path,
-    ) -> dict[str, float]:
-        """Write the table and the figure and return what is to be logged."""
+    def _measure(
+        self, trainer: Trainer, module: LightningModule, model: PredictsWorld, data: ImageData
+    ) -> Measured:
         images = _read(data, self.images)
+        tell(
+            f"Measuring what the world model knows on {len(images)} test images, with "
+            f"{self.candidates} versions and {self.pairs} pairs of crops of each"
+        )
         with undisturbed(module), trainer.precision_plugin.forward_context():
             module.eval()
-            domain = domain_sensitivity(
+            return (
+                self._domain(model, images),
+                layout_awareness(
+                    model, images, pairs=self.pairs, seed=self.seed, batch_size=self.batch_size
+                ),
+                local_structure(model, images, seed=self.seed),
+            )
+
+    def _domain(
+        self, model: PredictsWorld, images: Sequence[NDArray[np.uint8]]
+    ) -> DomainSensitivity | None:
+        """Return domain sensitivity, None where the views make no versions to tell apart."""
+        try:
+            return domain_sensitivity(
                 model,
                 images,
                 candidates=self.candidates,
                 seed=self.seed,
                 batch_size=self.batch_size,
+                after_image=_estimate_once(len(images)),
             )
-            layout = layout_awareness(
-                model, images, pairs=self.pairs, seed=self.seed, batch_size=self.batch_size
+        except VersionsAlikeError as error:
+            rank_zero_warn(f"The world report is without domain sensitivity: {error}")
+            return None
+
+
+def _write(measured: Measured, folder: Path) -> dict[str, float]:
+    """Write and show the table; return what is to be logged."""
+    table = world_table(*measured)
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / "world.csv", index=False)
+    shown = world_headlines(table).to_string(index=False, float_format="{:.3f}".format)
+    tell(
+        f"World model on {measured[2].images} test images, with 95 % intervals:\n{shown}\n"
+        f"All of it: {folder / 'world.csv'}, {folder / 'world.png'}"
+    )
+    return {f"test/world/{name}": value for name, value in world_scalars(table).items()}
+
+
+def _estimate_once(images: int) -> Callable[[int], None]:
+    """Return what tells after the first image how long all will take, if that is long."""
+    start = time.monotonic()
+
+    def after_image(done: int) -> None:
+        whole = (time.monotonic() - start) * images
+        if done == 1 and whole > _LONG:
+            tell(
+                f"Domain sensitivity, the first and longest of three parts, takes about "
+                f"{whole / 60:.0f} min; fewer images or candidates of WorldReport take less, "
+                "images=0 leaves the report out"
             )
-            local = local_structure(model, images, seed=self.seed)
-        table = world_table(domain, layout, local)
-        folder.mkdir(parents=True, exist_ok=True)
-        table.to_csv(folder / "world.csv", index=False)
-        plot_world(domain, layout, local).savefig(folder / "world.png")
-        tell(
-            f"World model on {len(images)} test images, with 95 % intervals:\n{_readable(table)}\n"
-            f"All of it: {folder / 'world.csv'}, {folder / 'world.png'}"
-        )
-        return _logged(table)
+
+    return after_image
 
 
 def _as_world(module: LightningModule) -> PredictsWorld | None:
@@ -162,19 +229,8 @@ def _read(data: ImageData, count: int) -> list[NDArray[np.uint8]]:
         except InputError:
             # The loader of the test reports it.
             continue
-    if not images:
-        raise InputError(f"none of the {len(rows)} test images can be read")
+    if len(images) < 2:
+        raise InputError(
+            f"{len(images)} of the {len(rows)} test images can be read, but at least 2 are needed"
+        )
     return images
-
-
-def _readable(table: pd.DataFrame) -> str:
-    """Return the rows that are not binned, numbers rounded."""
-    rows = table[~table["measure"].str.contains(" at ")]
-    return rows.to_string(index=False, float_format="{:.3f}".format)
-
-
-def _logged(table: pd.DataFrame) -> dict[str, float]:
-    """Return the main scores of the model that is told everything, by the name to log."""
-    rows = table[table["condition"].isin(_TOLD) & table["measure"].isin(_LOGGED)]
-    names = "test/world/" + rows["task"] + "/" + rows["measure"].str.replace(" ", "_")
-    return dict(zip(names, rows["value"].astype(float), strict=True))

@@ -43,12 +43,9 @@ class ActionToken(nn.Module):
         highest: Largest frequency in units of pi.
     """
 
-    bands: Tensor
-
     def __init__(self, actions: int, width: int, bands: int = 32, highest: float = 64.0) -> None:
         super().__init__()
-        frequencies = math.pi * torch.linspace(1.0, highest, bands)
-        self.register_buffer("bands", frequencies, persistent=False)
+        self.bands, self.highest = bands, highest
         self.mlp = nn.Sequential(
             nn.Linear(actions * (2 * bands + 1), 4 * width),
             nn.SiLU(),
@@ -57,7 +54,13 @@ class ActionToken(nn.Module):
 
     def forward(self, action: Tensor) -> Tensor:
         """Return the token (B, 1, d) of an action (B, A)."""
-        angles = action[..., None] * self.bands  # (B, A, bands)
-        features = torch.cat([angles.sin(), angles.cos(), action[..., None]], dim=-1)
-        token: Tensor = self.mlp(features.flatten(1).to(action.dtype))
+        token: Tensor = self.mlp(self.features(action).to(self.mlp[0].weight.dtype))
         return token[:, None]
+
+    def features(self, action: Tensor) -> Tensor:
+        """Return sines, cosines and the number itself for each number of an action (B, A)."""
+        # In float32 whatever the weights' precision: the highest angles reach hundreds.
+        numbers = action.float()[..., None]
+        frequencies = torch.linspace(1.0, self.highest, self.bands, device=action.device)
+        angles = math.pi * numbers * frequencies  # (B, A, bands)
+        return torch.cat([angles.sin(), angles.cos(), numbers], dim=-1).flatten(1)

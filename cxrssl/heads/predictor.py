@@ -33,8 +33,8 @@ class Predictor(nn.Module):
             ``token`` puts one more token with Fourier features of the action into the sequence.
 
     Raises:
-        InputError: If the width is not a multiple of 4 and of the heads, or the conditioning is
-            unknown.
+        InputError: If a number is out of range, the width is not a multiple of 4 and of the heads,
+            or the conditioning is unknown.
     """
 
     def __init__(
@@ -48,6 +48,11 @@ class Predictor(nn.Module):
         conditioning: Literal["concat", "residual", "token"] = "concat",
     ) -> None:
         super().__init__()
+        if depth < 1 or heads < 1 or actions < 0:
+            raise InputError(
+                "the predictor needs at least one block and one head and no fewer than 0 actions, "
+                f"got depth {depth}, heads {heads}, actions {actions}"
+            )
         if width % heads or width % 4:
             raise InputError(
                 f"the predictor's width must be a multiple of 4 and of heads, got width {width} "
@@ -83,7 +88,7 @@ class Predictor(nn.Module):
             target_code: Codes (B, Kt, d) of the positions to predict.
             action: (B, A); needed if the predictor was built with actions.
         """
-        if (action is None) != (self.actions == 0):
+        if (0 if action is None else action.shape[-1]) != self.actions:
             raise InputError(
                 f"the predictor takes {self.actions} numbers of an action, "
                 f"got {'none' if action is None else action.shape[-1]}"

@@ -79,6 +79,9 @@ class Objective(LightningModule, ABC):
         self.weights = {**self.default_weights, **(weights or {})}
         if self.term_names:
             self._check_weights(self.term_names)
+        negative = {name: weight for name, weight in self.weights.items() if not weight >= 0}
+        if negative:
+            raise InputError(f"weights must not be negative, got {negative}")
         self.recipe = recipe
         self.init_from = init_from
         self.total_steps: int | None = None
@@ -195,7 +198,7 @@ class Objective(LightningModule, ABC):
     # Lightning's hooks, in the order of a run.
 
     def setup(self, stage: str) -> None:
-        """Refuse what would be wrong in silence; take over an earlier stage."""
+        """Refuse what would be wrong in silence."""
         strategy, precision = type(self.trainer.strategy).__name__, str(self.trainer.precision)
         if "FSDP" in strategy or "ModelParallel" in strategy or "DeepSpeed" in strategy:
             raise InputError(f"{strategy} shards the model, which is not supported yet; use ddp")
@@ -204,11 +207,6 @@ class Objective(LightningModule, ABC):
                 f"a teacher kept in {precision} cannot follow: its updates are smaller than the "
                 "precision; use bf16-mixed, 16-mixed or 32-true"
             )
-        # Once, so that a test after training does not fall back to where training began; and not
-        # where a checkpoint of the run itself follows.
-        if self.init_from is not None and not self._started and self.trainer.ckpt_path is None:
-            rank_zero_info(self.take_over(self.init_from))
-        self._started = True
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build AdamW over groups by layer; also reads the length of the run."""
@@ -237,9 +235,22 @@ class Objective(LightningModule, ABC):
         return int(per_rank) * self.trainer.world_size * self.trainer.accumulate_grad_batches
 
     def on_fit_start(self) -> None:
-        """Say where the backbone comes from."""
+        """Say where the weights come from, and take over an earlier stage."""
         if self.backbone.load_report is not None:
             rank_zero_info(f"Backbone from {self.backbone.load_report}")
+        self._take_over_once()
+
+    def on_validation_start(self) -> None:
+        """Take over an earlier stage where nothing has been trained or restored."""
+        self._take_over_once()
+
+    def on_test_start(self) -> None:
+        """Take over an earlier stage where nothing has been trained or restored."""
+        self._take_over_once()
+
+    def on_predict_start(self) -> None:
+        """Take over an earlier stage where nothing has been trained or restored."""
+        self._take_over_once()
 
     def on_train_start(self) -> None:
         """Say how long the run is in every unit and what the rate became."""
@@ -356,6 +367,12 @@ class Objective(LightningModule, ABC):
         self.total_steps = run.get("total_steps")
         self._nonfinite.total = run.get("nonfinite_steps", 0)
         self._trained_steps = checkpoint.get("global_step", 0)
+
+    def _take_over_once(self) -> None:
+        """Load ``init_from`` before anything else, unless a checkpoint of the run is there."""
+        if self.init_from is not None and not self._started and self.trainer.ckpt_path is None:
+            rank_zero_info(self.take_over(self.init_from))
+        self._started = True
 
     @property
     def _units_per_step(self) -> int:

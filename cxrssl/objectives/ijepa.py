@@ -16,6 +16,11 @@ from cxrssl.views import MaskedView, Views
 __all__ = ["IJEPA"]
 
 
+def published_predictor(dim: int, actions: int) -> Predictor:
+    """Return the predictor of the released ViT-H: 384 wide, 12 blocks deep, 16 heads."""
+    return Predictor(dim, actions, depth=12, heads=16)
+
+
 class IJEPA(JEPA):
     """I-JEPA (Assran et al., 2023, arXiv 2301.08243) as its released code trains it.
 
@@ -32,10 +37,11 @@ class IJEPA(JEPA):
         recipe: See :class:`Objective`; the default is the published recipe of ViT-H/14.
         init_from: See :class:`JEPA`.
         max_nonfinite: See :class:`Objective`.
-        predictor: See :class:`JEPA`; the published one is 12 blocks deep.
+        predictor: See :class:`JEPA`; 12 blocks and, as many as the ViT-H has, 16 heads by default.
         momentum: See :class:`JEPA`.
         distance: See :class:`JEPA`.
         target_blocks: See :class:`JEPA`.
+        code_grid: See :class:`JEPA`.
     """
 
     term_names: ClassVar[tuple[str, ...]] = ("prediction", "variance")
@@ -59,10 +65,11 @@ class IJEPA(JEPA):
         ),
         init_from: str | None = None,
         max_nonfinite: int = 2,
-        predictor: Callable[[int, int], Predictor] = Predictor,
+        predictor: Callable[[int, int], Predictor] = published_predictor,
         momentum: Schedule = Schedule(0.996, final=1.0, shape="linear"),
         distance: TokenDistance = "smooth_l1",
         target_blocks: int = 1,
+        code_grid: int | None = None,
     ) -> None:
         super().__init__(
             backbone,
@@ -76,6 +83,7 @@ class IJEPA(JEPA):
             momentum=momentum,
             distance=distance,
             target_blocks=target_blocks,
+            code_grid=code_grid,
         )
 
     def default_views(self, backbone: ViT) -> Views:

@@ -15,7 +15,7 @@ from cxrssl.losses import TokenDistance, token_loss, token_spread
 from cxrssl.objectives.base import Objective
 from cxrssl.objectives.jepa_weights import holds_jepa, load_jepa
 from cxrssl.objectives.recipe import Recipe
-from cxrssl.objectives.stage import read_stage
+from cxrssl.objectives.stage import load_stage, read_stage
 from cxrssl.objectives.teacher import Teacher
 from cxrssl.schedules import Schedule
 from cxrssl.views import Views
@@ -48,12 +48,18 @@ class JEPA(Objective):
         distance: See :func:`token_loss`.
         target_blocks: Number of last blocks whose outputs are averaged before they are normalised;
             only the last one's passes the final norm.
+        code_grid: Side of the grid whose places the predictor's codes count in; the backbone's if
+            left out. A stage at a higher resolution gives that of the first stage, so that a place
+            in the image keeps its code.
 
     Raises:
-        InputError: If the grid of the views' patches is not the backbone's.
+        InputError: If the grid of the views' patches is not the backbone's, or an option is out of
+            range.
     """
 
     default_weights: ClassVar[Mapping[str, float]] = {"variance": 0.0}
+    target_order: AxisOrder = "column_first"
+    """Which axis has the first half of the codes of target positions."""
 
     def __init__(
         self,
@@ -69,6 +75,7 @@ class JEPA(Objective):
         momentum: Schedule,
         distance: TokenDistance,
         target_blocks: int,
+        code_grid: int | None,
     ) -> None:
         super().__init__(
             backbone,
@@ -84,7 +91,10 @@ class JEPA(Objective):
             raise InputError(f"target_blocks must be in [1, {depth}], got {target_blocks}")
         if distance not in ("mse", "smooth_l1"):
             raise InputError(f"distance must be 'mse' or 'smooth_l1', got {distance!r}")
+        if code_grid is not None and code_grid < 1:
+            raise InputError(f"code_grid must be positive, got {code_grid}")
         self.distance: TokenDistance = distance
+        self.code_grid = code_grid
         self.target_blocks = target_blocks
         self.predictor = predictor(backbone.embed_dim, actions)
         self.teacher = Teacher(backbone, momentum)
@@ -110,7 +120,7 @@ class JEPA(Objective):
     def take_over(self, path: str) -> str:
         """Load an earlier stage, or a checkpoint in the layout CheXWorld and I-JEPA released."""
         state = read_stage(path)
-        return load_jepa(self, state, path) if holds_jepa(state) else super().take_over(path)
+        return (load_jepa if holds_jepa(state) else load_stage)(self, state, path)
 
     @torch.no_grad()
     def targets(self, images: Tensor, index: Tensor | None = None) -> Tensor:
@@ -152,8 +162,18 @@ class JEPA(Objective):
         self, index: Tensor, offset: Tensor | None = None, order: AxisOrder = "column_first"
     ) -> Tensor:
         """Return the predictor's codes (M, K, d) of patches (M, K)."""
-        rows, columns = place_in_other_crop(index, self.backbone.grid, offset)
+        rows, columns = self._places(index, offset)
         return sincos_codes(rows, columns, self.predictor.width, order)
+
+    def _places(self, index: Tensor, offset: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return rows and columns (M, K) in which the codes count."""
+        grid = self.backbone.grid
+        rows, columns = place_in_other_crop(index, grid, offset)
+        if self.code_grid is None:
+            return rows, columns
+        # The centre of a patch, not its number, keeps its place in the image.
+        coarse, (height, width) = self.code_grid, grid
+        return (rows + 0.5) * (coarse / height) - 0.5, (columns + 0.5) * (coarse / width) - 0.5
 
     def _all_patches(self, n: int) -> Tensor:
         height, width = self.backbone.grid

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from cxrssl.errors import InputError
 from cxrssl.schedules import Schedule
 
 __all__ = ["Recipe", "parameter_groups", "set_rates"]
@@ -35,7 +36,8 @@ class Recipe:
             fresh heads do not disturb pretrained weights.
         schedule_unit: What schedules count. ``step`` reads every value at the optimiser step.
             ``micro_batch`` matters with accumulated gradients: values are read where the step's
-            last micro-batch stands in a table of micro-batches, as CheXWorld does.
+            last micro-batch stands in a table of micro-batches, as CheXWorld does; epochs of an
+            odd number of micro-batches shift it by less than a step.
     """
 
     lr: Schedule = Schedule(4e-3, final=1e-6, warmup=0.1)
@@ -50,6 +52,12 @@ class Recipe:
     freeze_last_layer: float = 0.01
     freeze_backbone_steps: int = 0
     schedule_unit: Literal["step", "micro_batch"] = "step"
+
+    def __post_init__(self) -> None:
+        if self.schedule_unit not in ("step", "micro_batch"):
+            raise InputError(
+                f"schedule_unit must be 'step' or 'micro_batch', got {self.schedule_unit!r}"
+            )
 
     def scaled_lr(self, global_batch: int) -> Schedule:
         """Return the learning rate schedule for a global batch in images."""

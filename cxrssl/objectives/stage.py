@@ -52,6 +52,7 @@ def load_stage(objective: nn.Module, state: dict[str, Tensor], path: str) -> str
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:500]
         raise InputError(
-            f"{path} does not fit {type(objective).__name__} as configured here: {detail}"
+            f"{path} does not fit {type(objective).__name__} as configured here (an encoder alone "
+            f"belongs in model.backbone.weights): {detail}"
         ) from error
     return f"Continues from {path} with its teacher; {resized} position table(s) resampled."

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from cxrssl.backbones import ViT, pick_tokens
-from cxrssl.backbones.codes import AxisOrder
 from cxrssl.errors import InputError
 from cxrssl.heads import Predictor
 from cxrssl.losses import TokenDistance
@@ -32,13 +31,13 @@ class WorldModel(JEPA):
 
     - ``local`` (weight 0.5): the mean over both crops, each from itself;
     - ``global`` (weight 0.5): the mean over both crops, each from the other;
-    - ``domain`` (weight 1, with ``domain="separate"`` only): each whole crop from its distortion;
+    - ``domain`` (weight 0.5, with ``domain="separate"`` only): each whole crop from its distortion;
     - ``variance`` (weight 0): see :class:`JEPA`.
 
-    The paper's ablations: ``domain="off"`` with ``weights.global=0`` is local alone, without it
-    local and global; ``weights.global=0`` is local and domain; the default is all three in one;
-    ``domain="separate"`` adds three losses; ``action=False`` and ``offset=False`` hide one of the
-    two conditions.
+    The paper's ablations: ``domain="off"`` is local and global; weights of 1 for ``local`` and 0
+    for ``global`` are local and domain, and with ``domain="off"`` local alone; the default is all
+    three in one; ``domain="separate"`` adds three losses; ``action=False`` and ``offset=False``
+    hide one of the two conditions.
 
     Args:
         backbone: See :class:`JEPA`.
@@ -60,6 +59,7 @@ class WorldModel(JEPA):
             released code), or ``all`` (the paper, equations 6, 7 and 11).
         axis_order: ``published`` encodes the column first in context positions and the row first in
             target positions, which released weights need; ``unified`` the column first in both.
+        code_grid: See :class:`JEPA`.
 
     Raises:
         InputError: If no task is left, or an option is unknown.
@@ -68,7 +68,7 @@ class WorldModel(JEPA):
     default_weights: ClassVar[Mapping[str, float]] = {
         "local": 0.5,
         "global": 0.5,
-        "domain": 1.0,
+        "domain": 0.5,
         "variance": 0.0,
     }
     term_names: ClassVar[tuple[str, ...]] = ("local", "global", "domain", "variance")
@@ -109,6 +109,7 @@ class WorldModel(JEPA):
         offset: bool = True,
         elsewhere: Literal["masked", "all"] = "masked",
         axis_order: Literal["published", "unified"] = "published",
+        code_grid: int | None = None,
     ) -> None:
         _check_choice("domain", domain, ("unified", "separate", "off"))
         _check_choice("elsewhere", elsewhere, ("masked", "all"))
@@ -126,8 +127,9 @@ class WorldModel(JEPA):
             momentum=momentum,
             distance=distance,
             target_blocks=target_blocks,
+            code_grid=code_grid,
         )
-        if domain != "separate" and "domain" in (weights or {}):
+        if domain != "separate" and (weights or {}).get("domain", 0) != 0:
             raise InputError(
                 f"weights.domain has no effect with domain={domain!r}: only domain='separate' has "
                 "a term of its own"
@@ -135,7 +137,7 @@ class WorldModel(JEPA):
         self.domain = domain
         self.told_offset = offset
         self.elsewhere = elsewhere
-        self.target_order: AxisOrder = "row_first" if axis_order == "published" else "column_first"
+        self.target_order = "row_first" if axis_order == "published" else "column_first"
         if not any(map(self._has, ("local", "global", "domain"))):
             raise InputError("all tasks have weight 0: nothing is left to train")
 
@@ -188,6 +190,8 @@ class WorldModel(JEPA):
         action: Tensor | None = None,
     ) -> Tensor:
         """Return predicted tokens (B, Kt, D), in evaluation mode.
+
+        A condition the model is not told (``action=False``, ``offset=False``) is ignored.
 
         Args:
             context: What :meth:`encode_context` returned, (B, Kc, d).

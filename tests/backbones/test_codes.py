@@ -3,6 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from cxrssl.backbones import place_in_other_crop, sincos_codes, sincos_positions
+from cxrssl.errors import InputError
 from tests.golden import load_golden
 
 
@@ -63,5 +64,5 @@ def test_place_through_pixels():
 
 
 def test_width_must_be_a_multiple_of_four():
-    with pytest.raises(ValueError, match="multiple of 4, got 6"):
+    with pytest.raises(InputError, match="multiple of 4, got 6"):
         sincos_codes(torch.zeros(1), torch.zeros(1), 6)

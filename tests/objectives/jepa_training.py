@@ -12,10 +12,8 @@ TOKENS = GRID * GRID
 
 
 def small_backbone(**options):
-    defaults = {"class_token": False, "position": "sincos", "init": "jepa"}
-    return ViT(
-        "vit_tiny", img_size=32, patch_size=8, width=32, depth=2, heads=2, **(defaults | options)
-    )
+    defaults = {"class_token": False, "position": "sincos", "init": "jepa", "depth": 2}
+    return ViT("vit_tiny", img_size=32, patch_size=8, width=32, heads=2, **(defaults | options))
 
 
 def small_predictor(dim, actions):

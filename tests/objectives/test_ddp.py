@@ -1,11 +1,14 @@
 """Training by Lightning in two processes."""
 
 import warnings
+from functools import partial
 
+import pytest
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.callbacks import Callback
 
+from tests.objectives.jepa_training import small_world, world_batches
 from tests.objectives.training import crops, loader, quiet_trainer, small_objective
 
 STEPS, SPOILT = 4, 1
@@ -16,11 +19,15 @@ class TwoShares(LightningDataModule):
 
     batch_size = 4
 
+    def __init__(self, batches, key):
+        super().__init__()
+        self.batches, self.key = batches, key
+
     def train_dataloader(self):
         rank = self.trainer.global_rank
-        batches = crops(STEPS, seed=rank)
+        batches = self.batches(STEPS, seed=rank)
         if rank == 1:
-            batches[SPOILT]["global_crops"][0] = torch.nan
+            batches[SPOILT][self.key][0] = torch.nan
         return loader(batches)
 
 
@@ -40,7 +47,17 @@ class Report(Callback):
         torch.save(content, self.folder / f"rank{trainer.global_rank}.pt")
 
 
-def test_a_batch_that_is_not_finite_on_one_process_is_skipped_on_all(tmp_path):
+@pytest.mark.parametrize(
+    ("make", "batches", "key"),
+    [
+        (partial(small_objective, drop_path=0.0), crops, "global_crops"),
+        (small_world, world_batches, "context"),
+    ],
+    ids=["DINOv2", "WorldModel"],
+)
+def test_a_batch_that_is_not_finite_on_one_process_is_skipped_on_all(
+    tmp_path, make, batches, key
+):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about starting processes; each skips and says so itself
         trainer = quiet_trainer(
@@ -49,7 +66,7 @@ def test_a_batch_that_is_not_finite_on_one_process_is_skipped_on_all(tmp_path):
             use_distributed_sampler=False,
             callbacks=[Report(tmp_path)],
         )
-        trainer.fit(small_objective(drop_path=0.0), datamodule=TwoShares())
+        trainer.fit(make(), datamodule=TwoShares(batches, key))
     first, second = (
         torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)
     )

@@ -14,7 +14,12 @@ from cxrssl.objectives.jepa_weights import load_jepa
 from cxrssl.views import WorldViews
 from tests.backbones.official import save_chexworld
 from tests.golden import SHARED, load_golden, subset
-from tests.objectives.jepa_training import small_world, world_batches
+from tests.objectives.jepa_training import (
+    small_backbone,
+    small_predictor,
+    small_world,
+    world_batches,
+)
 from tests.objectives.training import loader, quiet_trainer
 
 TOLERANCE = {"atol": 2e-5, "rtol": 1e-5}
@@ -196,11 +201,19 @@ def test_released_file_starts_a_run_but_not_a_resumed_one(tmp_path, golden):
     trainer.test(objective, loader([batch]), verbose=False)
     assert torch.equal(objective.predictor.proj.weight, trained)
 
-    other = micro(init_from=path)
+    # Neither a resumed run nor a test of its checkpoint asks for the file again.
+    other = micro(init_from=str(tmp_path / "gone.tar"))
     trainer.save_checkpoint(tmp_path / "own.ckpt")
     resumed = quiet_trainer(max_steps=1)
     resumed.fit(other, loader([batch_of(golden)]), ckpt_path=tmp_path / "own.ckpt")
     assert_close(other.predictor.proj.weight, trained)
+    tested = micro(init_from=str(tmp_path / "gone.tar"))
+    resumed.test(tested, loader([batch]), ckpt_path=tmp_path / "own.ckpt", verbose=False)
+    assert torch.equal(tested.predictor.proj.weight, trained)
+    # A trainer that has just used a checkpoint does not forget the file of the next model.
+    fresh = micro(init_from=path)
+    resumed.validate(fresh, loader([batch]), verbose=False)
+    assert torch.equal(fresh.predictor.proj.weight, released)
 
 
 def test_released_file_can_be_tested_without_training(tmp_path, golden):
@@ -214,8 +227,28 @@ def test_released_file_can_be_tested_without_training(tmp_path, golden):
 
 def test_released_predictor_that_does_not_fit_is_refused(golden, tmp_path):
     path = save_chexworld(tmp_path / "chexworld_pretrained.tar", subset(golden, "sd/"))
-    with pytest.raises(InputError, match=r"predictor of .* does not fit .*policy"):
+    with pytest.raises(InputError, match="is of a model that is told an action"):
         micro(action=False).take_over(path)
+    deeper = micro()
+    deeper.predictor = Predictor(32, 5, width=24, depth=3, heads=4)
+    before = deeper.backbone.vit.norm.weight.clone()
+    with pytest.raises(InputError, match=r"predictor of .* does not fit .*: blocks\.2"):
+        deeper.take_over(path)
+    assert torch.equal(deeper.backbone.vit.norm.weight, before)
+    other = micro()
+    other.predictor.conditioning = "residual"
+    with pytest.raises(InputError, match="trained with conditioning 'concat'"):
+        other.take_over(path)
+
+
+def test_released_weights_of_another_meaning_are_taken_with_a_warning(golden, tmp_path):
+    path = save_chexworld(tmp_path / "chexworld_pretrained.tar", subset(golden, "sd/"))
+    with pytest.warns(UserWarning, match="trained with axis_order='published'"):
+        micro(axis_order="unified").take_over(path)
+    normalised = micro()
+    normalised.views.normalise_action = True
+    with pytest.warns(UserWarning, match="trained on raw actions"):
+        normalised.take_over(path)
 
 
 def test_names_and_shapes_are_those_of_the_released_file():
@@ -327,6 +360,54 @@ def test_unified_axes_give_targets_the_codes_of_contexts():
     assert not torch.equal(published._codes(index, order=published.target_order), codes)
 
 
+BACKBONES = [
+    {"class_token": True},
+    {"registers": 2},
+    {"position": "learned"},
+    {"drop_path": 0.3},
+    {"activation_checkpointing": True},
+    {"layer_scale": 0.1},
+    {"depth": 1},
+]
+
+
+@pytest.mark.parametrize("options", BACKBONES)
+@pytest.mark.parametrize("domain", ["unified", "separate"])
+def test_any_backbone_trains_whole(options, domain):
+    torch.manual_seed(0)
+    views = WorldViews(image_size=32, patch_size=8, min_keep=1)
+    objective = WorldModel(
+        small_backbone(**options), views=views, predictor=small_predictor, domain=domain
+    ).train()
+    [batch] = world_batches(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = objective.loss_terms(batch, 0.0)
+    assert all(term.dtype == torch.float32 for term in terms.values())
+    sum(terms.values()).backward()
+    for name, parameter in objective.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
+def test_places_keep_their_codes_on_a_finer_grid():
+    torch.manual_seed(0)
+    coarse = small_world()
+    fine = WorldModel(
+        ViT("vit_tiny", img_size=64, patch_size=8, width=32, depth=2, heads=2),
+        views=WorldViews(image_size=64, patch_size=8),
+        predictor=small_predictor,
+        code_grid=4,
+    )
+    offset = torch.tensor([[0.3, -0.2, 0.0, 0.0], [0.3, 0.1, 1.0, 0.6]])
+    for given in (None, offset):
+        # Four patches of the fine grid meet in the centre of one of the coarse grid.
+        index = torch.tensor([[2 * 8 + 4, 2 * 8 + 5, 3 * 8 + 4, 3 * 8 + 5]]).expand(2, -1)
+        rows, columns = fine._places(index, given)
+        coarse_index = torch.tensor([[1 * 4 + 2]]).expand(2, -1)
+        expected = coarse._places(coarse_index, given)
+        assert_close(rows.mean(1, keepdim=True), expected[0])
+        assert_close(columns.mean(1, keepdim=True), expected[1])
+
+
 def test_wanted_targets_are_those_of_a_whole_pass():
     [batch] = world_batches(1)
     images, index = batch["target"][:, 0], batch["target_index"][:, 0]
@@ -352,6 +433,8 @@ def test_embedding_is_the_mean_patch_token_of_the_target_encoder():
         ({"domain": "both"}, "domain must be one of unified, separate, off, got 'both'"),
         ({"elsewhere": "none"}, "elsewhere must be one of masked, all"),
         ({"axis_order": "old"}, "axis_order must be one of published, unified"),
+        ({"weights": {"global": -1.0}}, "weights must not be negative, got {'global': -1.0}"),
+        ({"code_grid": 0}, "code_grid must be positive, got 0"),
         ({"weights": {"domain": 0.5}}, "no effect with domain='unified'"),
         ({"weights": {"local": 0.0, "global": 0.0}}, "nothing is left to train"),
         ({"weights": {"layout": 1.0}}, "no loss term is called layout"),

@@ -155,8 +155,14 @@ def test_the_image_is_left_alone(image, rng):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"brightness": (1.2, 0.8)}, r"brightness must be .* 0 <= low <= high, both finite, got \(1.2, 0.8\)"),
-        ({"contrast": (-0.1, 1.0)}, r"contrast must be .* 0 <= low <= high, both finite, got \(-0.1, 1.0\)"),
+        (
+            {"brightness": (1.2, 0.8)},
+            r"brightness must be .* 0 <= low <= high, both finite, got \(1.2, 0.8\)",
+        ),
+        (
+            {"contrast": (-0.1, 1.0)},
+            r"contrast must be .* 0 <= low <= high, both finite, got \(-0.1, 1.0\)",
+        ),
         ({"gamma": (0.0, 1.0)}, r"gamma must be .* 0 < low <= high, both finite, got \(0.0, 1.0\)"),
         ({"blur_sigma": (2.0, 1.0)}, r"blur_sigma must be .* got \(2.0, 1.0\)"),
         ({"jitter_p": 1.5}, "jitter_p must be a probability, got 1.5"),
