@@ -183,3 +183,28 @@ def test_a_folder_with_a_corrupt_image_trains(run, folder, capsys):
     table = pd.read_parquet(path)
     blank = table["embedding"].map(lambda row: bool(np.isnan(row).all()))
     assert table["path"][blank].map(os.path.basename).tolist() == ["3.png"]
+
+
+def test_testing_a_world_model_on_an_index_reports_what_it_knows(tmp_path, folder, capsys):
+    path = config(tmp_path / "run", workers=0, checkpoints=False, objective="WorldModel")
+    assert main(["fit", "--config", str(path), *QUICK]) == 0
+    index = tmp_path / "index.csv"
+    rows = [{"path": str(file), "split": "test"} for file in sorted(folder.glob("*.png"))]
+    rows[0]["split"] = "train"
+    pd.DataFrame(rows).to_csv(index, index=False)
+    flags = [
+        "--ckpt_path=last",
+        "--data=CXRDataModule",
+        f"--data.index={index}",
+        "--data.batch_size=4",
+        "--data.num_workers=0",
+        "--trainer.callbacks=WorldReport",
+        "--trainer.callbacks.images=5",
+        "--trainer.callbacks.candidates=6",
+    ]
+    assert main(["test", "--config", str(path), *flags]) == 0
+    table = pd.read_csv(tmp_path / "run" / "version_1" / "world.csv")
+    assert set(table["task"]) == {"domain", "layout", "local"}
+    assert table["value"].notna().all()
+    assert (tmp_path / "run" / "version_1" / "world.png").stat().st_size > 10_000
+    assert "recall@1" in capsys.readouterr().out

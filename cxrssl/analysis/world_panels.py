@@ -97,7 +97,7 @@ def plot_retrieval(axes: Axes, layout: LayoutAwareness, local: LocalStructure) -
         mean = scores["position alone"].value[0]
         _dash(axes, centre, mean, half, _once("position alone", labelled), _PLACE)
         _dash(axes, centre, chance[0], half, _once("chance", labelled))
-        _dash(axes, centre, chance[1], half)
+        _dash(axes, centre, chance[1], half, colour=_FAINT)
     gains = [local.scores["masked minus other image"]]
     gains += [layout.scores["offset minus other image"].at(PLACES.index(p)) for p in _CROP_PLACES]
     where = ["masked part of\nsame image", *(f"other crop,\n{place}" for place in _CROP_PLACES)]

@@ -117,8 +117,7 @@ class WorldReport(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, write and log."""
-        trial = getattr(trainer, "fast_dev_run", False) or trainer.sanity_checking
-        if self.images == 0 or trial:
+        if self.images == 0 or getattr(trainer, "fast_dev_run", False):
             return
         model, data = _as_world(pl_module), _as_image_data(trainer)
         if model is None or data is None:

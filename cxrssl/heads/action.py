@@ -54,7 +54,8 @@ class ActionToken(nn.Module):
 
     def forward(self, action: Tensor) -> Tensor:
         """Return the token (B, 1, d) of an action (B, A)."""
-        token: Tensor = self.mlp(self.features(action).to(self.mlp[0].weight.dtype))
+        dtype = next(self.mlp.parameters()).dtype
+        token: Tensor = self.mlp(self.features(action).to(dtype))
         return token[:, None]
 
     def features(self, action: Tensor) -> Tensor:

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from cxrssl.analysis.world_retrieval import feature_distances, hits, patch_distances, retrieve
+from cxrssl.analysis.world_retrieval import (
+    feature_distances,
+    hits,
+    judge,
+    judge_chance,
+    patch_distances,
+)
 
 
 def test_hits_by_hand():
@@ -40,18 +46,22 @@ def test_patch_distances_by_hand():
     np.testing.assert_allclose(patch_distances(2).numpy(), expected)
 
 
-def test_retrieval_by_hand():
+def test_judged_by_hand():
     tokens = torch.tensor([[0.0], [1], [2], [3]])  # of a grid of 2 x 2
-    found, chance = retrieve(torch.tensor([[0.1], [2.9]]), tokens, torch.tensor([0, 0]), 2)
+    truth = torch.tensor([0, 0])
+    found = judge(torch.tensor([[0.5 - 1e-3], [2.9]]), tokens, truth, 2)
     # The first finds patch 0; the second finds patch 3, across, and ranks patch 0 last of four.
-    np.testing.assert_allclose(found, [[1, 1, 0], [0, 1, 2**0.5]])
-    np.testing.assert_allclose(chance, [[1 / 4, 1, (2 + 2**0.5) / 4]] * 2)
+    expected = [[1, 1, 0, (0.5 - 1e-3) ** 2], [0, 1, 2**0.5, 2.9**2]]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    chance = judge_chance(tokens, torch.tensor([1.5]), torch.tensor([0, 1]), 2)
+    apart = (2 + 2**0.5) / 4
+    np.testing.assert_allclose(chance, [[1 / 4, 1, apart, 1.5**2], [1 / 4, 1, apart, 0.5**2]])
 
 
 def test_between_equally_near_patches_the_distance_is_their_mean():
     tokens = torch.tensor([[0.0], [2], [9], [9]])
-    found, _ = retrieve(torch.tensor([[1.0]]), tokens, torch.tensor([0]), 2)
-    np.testing.assert_allclose(found, [[0.5, 1, 0.5]])
+    (found,) = judge(torch.tensor([[1.0]]), tokens, torch.tensor([0]), 2)
+    np.testing.assert_allclose(found[:3], [0.5, 1, 0.5])
 
 
 def test_features_that_are_not_finite():

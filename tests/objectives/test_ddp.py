@@ -55,9 +55,7 @@ class Report(Callback):
     ],
     ids=["DINOv2", "WorldModel"],
 )
-def test_a_batch_that_is_not_finite_on_one_process_is_skipped_on_all(
-    tmp_path, make, batches, key
-):
+def test_a_batch_that_is_not_finite_on_one_process_is_skipped_on_all(tmp_path, make, batches, key):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about starting processes; each skips and says so itself
         trainer = quiet_trainer(
