@@ -18,12 +18,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cxrssl.backbones import ViT
 from cxrssl.heads import DINOHead, Predictor
 from cxrssl.objectives import IJEPA, DINOv2, Objective, Recipe, WorldModel
 from cxrssl.objectives.recipe import parameter_groups
+from cxrssl.views import MultiBlockMasking
 
 PUBLISHED_WIDTH = {"dinov2": 1024, "world": 768, "ijepa": 1280}
 """Width of the encoder whose heads are scaled down."""
@@ -93,7 +95,7 @@ def world(options: argparse.Namespace, device: str) -> Case:
     backbone = _jepa_backbone(options)
     objective = WorldModel(backbone, predictor=partial(published_predictor, "world")).to(device)
     n, size = options.batch, options.size
-    context, target = objective.views.masking.collate_masks(n, np.random.default_rng(0))
+    context, target = (each[:n] for each in usual_masks(objective.views.masking))
     batch = {
         "context": torch.randn(n, 2, 1, size, size),
         "target": torch.randn(n, 2, 1, size, size),
@@ -114,7 +116,7 @@ def ijepa(options: argparse.Namespace, device: str) -> Case:
     backbone = _jepa_backbone(options)
     objective = IJEPA(backbone, predictor=partial(published_predictor, "ijepa")).to(device)
     n, size = options.batch, options.size
-    context, target = objective.views.masking.collate_masks(n, np.random.default_rng(0))
+    context, target = (each[:n] for each in usual_masks(objective.views.masking))
     batch = {
         "image": torch.randn(n, 1, size, size),
         "context_index": torch.from_numpy(context),
@@ -123,6 +125,16 @@ def ijepa(options: argparse.Namespace, device: str) -> Case:
     batch = {name: value.to(device) for name, value in batch.items()}
     image = batch["image"]
     return Case(objective, batch, _bare_jepa(objective, image, image, batch["context_index"][:, 0]))
+
+
+def usual_masks(masking: MultiBlockMasking) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the masks of a batch of 128 images, as published, whose lengths are nearest the mean.
+
+    Lengths differ much between batches, and small batches keep more patches.
+    """
+    drawn = [masking.collate_masks(128, np.random.default_rng(seed)) for seed in range(100)]
+    lengths = np.array([[each.shape[-1] for each in pair] for pair in drawn])
+    return drawn[int(np.abs(lengths - lengths.mean(0)).sum(1).argmin())]
 
 
 def _jepa_backbone(options: argparse.Namespace) -> ViT:
