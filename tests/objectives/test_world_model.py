@@ -12,7 +12,7 @@ from cxrssl.losses import token_spread
 from cxrssl.objectives import WorldModel
 from cxrssl.objectives.jepa_weights import load_jepa
 from cxrssl.views import WorldViews
-from tests.backbones.official import save_chexworld
+from tests.backbones.official import chexworld_state, save_chexworld
 from tests.golden import SHARED, load_golden, subset
 from tests.objectives.jepa_training import (
     small_backbone,
@@ -165,6 +165,21 @@ def test_golden_switches(golden, key, options, zero_action):
 def test_golden_spread_of_predictions(golden):
     spreads = [token_spread(golden[f"out/z{name}"]).mean() for name in ("11", "22", "21", "12")]
     assert_close(torch.stack(spreads).mean(), golden["out/pred_std"], **TOLERANCE)
+
+
+def test_every_weight_of_a_released_file_is_taken_over(tmp_path):
+    state = chexworld_state()
+    path = save_chexworld(tmp_path / "chexworld_pretrained.tar", state)
+    objective = micro()
+    objective.take_over(path)
+    ours = {
+        official_name(name).replace("teacher.module.vit.", "target_encoder."): p
+        for name, p in objective.named_parameters()
+    }
+    assert set(ours) == set(state) - {"predictor.predictor_pos_embed"}
+    for name, value in ours.items():
+        if "patch_embed" not in name:  # the normalisation is folded into these
+            assert torch.equal(value, state[name]), name
 
 
 @pytest.mark.parametrize("in_chans", [1, 3])
