@@ -10,6 +10,7 @@ from cxrssl.heads import Predictor
 from cxrssl.objectives import IJEPA, Recipe, WorldModel
 from cxrssl.schedules import Schedule
 from cxrssl.views import Distortion, MaskedView, WorldViews
+from tests.golden import load_golden
 
 RECIPES = Path(__file__).resolve().parents[1] / "examples" / "recipes"
 
@@ -52,6 +53,21 @@ def test_optimisation_is_the_published_default(name, objective, images):
     accumulated = trainer.get("accumulate_grad_batches", 1)
     assert processes * data["batch_size"] * accumulated == default.recipe.reference_batch == 2048
     assert trainer["max_epochs"] == 300
+
+
+@pytest.mark.parametrize(("objective", "prefix"), [(WorldModel, "cw"), (IJEPA, "ijepa")])
+def test_golden_schedules_are_those_of_the_defaults(objective, prefix):
+    golden = load_golden("chexworld/schedules.npz")
+    default = objective(ViT("vit_tiny", width=32, depth=1, heads=1, class_token=False))
+    for name, schedule in (
+        ("lr", default.recipe.lr),
+        ("wd", default.recipe.weight_decay),
+        ("mom", default.teacher.momentum),
+    ):
+        expected = golden[f"{prefix}_{name}"].tolist()
+        steps = len(expected)
+        found = [schedule(step / steps, steps) for step in range(steps)]
+        assert found == pytest.approx(expected, rel=1e-9)
 
 
 def test_views_and_predictor_of_chexworld_are_the_published_defaults():

@@ -1,7 +1,10 @@
 """Where the patches of one crop lie in the frame of another."""
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from cxrssl.backbones import place_in_other_crop
 
 __all__ = ["offset_lengths", "outside_distances", "place_patches"]
 
@@ -19,10 +22,9 @@ def place_patches(
             right border ``offset[3]`` sides to the right of the other's left border.
         side: Patches along a side of both crops, N = side * side.
     """
-    dy, dx, mirrored, right = offset.astype(np.float64).T[..., None]
-    u, v = np.divmod(np.arange(side * side), side)
-    rows = u + dy * side
-    columns = np.where(mirrored > 0.5, -v - 1 + right * side, v + dx * side)
+    index = torch.arange(side * side).expand(len(offset), -1)
+    places = place_in_other_crop(index, (side, side), torch.from_numpy(offset))
+    rows, columns = (place.numpy().astype(np.float64) for place in places)
     return rows, columns
 
 

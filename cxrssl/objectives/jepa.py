@@ -141,12 +141,11 @@ class JEPA(Objective):
         return F.layer_norm(tokens.float(), tokens.shape[-1:])
 
     def _check_grid(self) -> None:
-        patch, grid = self.backbone.patch_size, self.backbone.grid
-        seen = self.views.image_size // getattr(self.views, "patch_size", patch)
-        if getattr(self.views, "patch_size", patch) != patch or (seen, seen) != grid:
+        size, patch, grid = self.views.image_size, self.backbone.patch_size, self.backbone.grid
+        seen = getattr(self.views, "patch_size", patch)
+        if seen != patch or (size // patch, size // patch) != grid:
             raise InputError(
-                f"the views cut {self.views.image_size} px into patches of "
-                f"{getattr(self.views, 'patch_size', patch)} px but the backbone's grid of "
+                f"the views cut {size} px into patches of {seen} px but the backbone's grid of "
                 f"{grid[0]} x {grid[1]} patches of {patch} px is another one; set image_size and "
                 "patch_size of both to the same numbers"
             )

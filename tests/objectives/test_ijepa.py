@@ -106,20 +106,6 @@ def test_released_file_with_wrapped_names_is_taken_over(golden, tmp_path):
     assert torch.equal(ours, state["predictor.predictor_blocks.0.mlp.fc1.bias"])
 
 
-def test_published_recipe_is_the_default():
-    golden = load_golden("chexworld/schedules.npz")
-    objective = small_ijepa()
-    steps = len(golden["ijepa_lr"])
-    for step in (0, 1, 319, 320, 1200, steps - 1):
-        progress = step / steps
-        lr = objective.recipe.lr(progress, steps)
-        assert lr == pytest.approx(golden["ijepa_lr"][step].item(), rel=1e-9)
-        decay = objective.recipe.weight_decay(progress, steps)
-        assert decay == pytest.approx(golden["ijepa_wd"][step].item(), rel=1e-9)
-        momentum = objective.teacher.momentum(progress, steps)
-        assert momentum == pytest.approx(golden["ijepa_mom"][step].item(), rel=1e-12)
-
-
 def test_misspelt_weights_are_refused():
     with pytest.raises(InputError, match="no loss term is called predictions"):
         small_ijepa(weights={"predictions": 1.0})

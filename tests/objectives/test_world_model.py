@@ -462,17 +462,3 @@ def test_embedding_is_the_mean_patch_token_of_the_target_encoder():
 def test_impossible_options_are_refused(options, match):
     with pytest.raises(InputError, match=match):
         small_world(**options)
-
-
-def test_published_recipe_is_the_default():
-    golden = load_golden("chexworld/schedules.npz")
-    objective = small_world()
-    steps = len(golden["cw_lr"])
-    for step in (0, 1, 399, 400, 1200, steps - 1):
-        progress = step / steps
-        lr = objective.recipe.lr(progress, steps)
-        assert lr == pytest.approx(golden["cw_lr"][step].item(), rel=1e-9)
-        decay = objective.recipe.weight_decay(progress, steps)
-        assert decay == pytest.approx(golden["cw_wd"][step].item(), rel=1e-9)
-        momentum = objective.teacher.momentum(progress, steps)
-        assert momentum == pytest.approx(golden["cw_mom"][step].item(), rel=1e-12)
