@@ -1,6 +1,7 @@
 """What a small encoder learns from a few thousand real radiographs, before and after.
 
     python benchmarks/real_images.py DATA [--objective world] [--seeds 0 1 2] [--epochs 20]
+    python benchmarks/real_images.py DATA --config examples/mlvicx_phantom.yaml [--model.FLAG VALUE]
 
 DATA holds folders with a ``manifest.csv`` each: path (relative to DATA), patient_id, split (train,
 val, test) and label columns. All training images of all folders are used without labels. Then, for
@@ -22,6 +23,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import yaml
+from jsonargparse import ArgumentParser
 from lightning import Trainer, seed_everything
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegressionCV
@@ -140,6 +143,17 @@ OBJECTIVES: dict[str, Callable[[int], Objective]] = {
 }
 
 
+def of_config(file: Path, flags: list[str]) -> Objective:
+    """Return the model of a config file, changed by flags as the command takes them."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_subclass_arguments(Objective, "model")
+    model = yaml.safe_load(file.read_text())["model"]
+    given = parser.parse_args([f"--model={json.dumps(model)}", *flags])
+    objective: Objective = parser.instantiate(given).model
+    return objective
+
+
 def encoder_features(objective: Objective, images: torch.Tensor) -> NDArray[np.float32]:
     """Return class token and mean patch token of images (n, 1, H, W), (n, D) or (n, 2 D)."""
     return torch.cat([objective.embed(c, pooling="both") for c in images.split(256)]).numpy()
@@ -200,6 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--objective", choices=list(OBJECTIVES), default="dinov2")
+    parser.add_argument("--config", type=Path, help="take the model of this file instead")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--size", type=int, default=64)
@@ -207,7 +222,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, help="folder for a JSON file a seed")
     parser.add_argument("--no-pixels", action="store_true", help="leave out the pixels' probe")
-    options = parser.parse_args()
+    options, flags = parser.parse_known_args()
+    if flags and options.config is None:
+        parser.error(f"only a --config takes further flags: {' '.join(flags)}")
+    name = options.objective if options.config is None else options.config.stem
 
     table = read_manifests(options.data)
     index_file = Path("runs/real_images/index.csv")
@@ -215,7 +233,10 @@ def main() -> None:
     table.to_csv(index_file, index=False)
     for seed in options.seeds:
         seed_everything(seed, verbose=False)
-        objective = OBJECTIVES[options.objective](options.size)
+        if options.config is None:
+            objective = OBJECTIVES[options.objective](options.size)
+        else:
+            objective = of_config(options.config, flags)
         data = CXRDataModule(
             str(index_file),
             root=str(options.data),
@@ -245,7 +266,7 @@ def main() -> None:
         print(f"seed {seed}: {json.dumps(result)}", flush=True)
         if options.out is not None:
             options.out.mkdir(parents=True, exist_ok=True)
-            (options.out / f"{options.objective}_seed{seed}.json").write_text(json.dumps(result))
+            (options.out / f"{name}_seed{seed}.json").write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
     python benchmarks/step_time.py dinov2 [--backbone vit_small --size 128 --local-size 64]
     python benchmarks/step_time.py world [--backbone vit_small --size 224 --batch 8]
     python benchmarks/step_time.py ijepa
+    python benchmarks/step_time.py mlvicx [--backbone resnet18 --size 112]
+    python benchmarks/step_time.py vicreg
+    python benchmarks/step_time.py lejepa
 
 The bare passes are forward and backward of the student's tokens and forward of the teacher's, with
 no head, loss, optimiser, or moving average. Both are measured in turns in one process, so the ratio
@@ -12,7 +15,7 @@ can be trusted where the times cannot. Heads have the published shape scaled to 
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -21,13 +24,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cxrssl.backbones import ViT
-from cxrssl.heads import DINOHead, Predictor
-from cxrssl.objectives import IJEPA, DINOv2, Objective, Recipe, WorldModel
-from cxrssl.objectives.recipe import parameter_groups
+from cxrssl.backbones import Backbone, ConvNet, ViT
+from cxrssl.heads import DINOHead, MultiLevelHead, Predictor, Projector
+from cxrssl.objectives import (
+    IJEPA,
+    MLVICX,
+    DINOv2,
+    LeJEPA,
+    Objective,
+    Recipe,
+    VICReg,
+    WorldModel,
+)
+from cxrssl.objectives.recipe import build_optimizer
 from cxrssl.views import MultiBlockMasking
 
-PUBLISHED_WIDTH = {"dinov2": 1024, "world": 768, "ijepa": 1280}
+PUBLISHED_WIDTH = {
+    "dinov2": 1024,
+    "world": 768,
+    "ijepa": 1280,
+    "mlvicx": 512,
+    "vicreg": 2048,
+    "lejepa": 768,
+}
 """Width of the encoder whose heads are scaled down."""
 PREDICTOR_DEPTH = {"world": 6, "ijepa": 12}
 
@@ -127,6 +146,72 @@ def ijepa(options: argparse.Namespace, device: str) -> Case:
     return Case(objective, batch, _bare_jepa(objective, image, image, batch["context_index"][:, 0]))
 
 
+def published_projector(
+    method: str, widths: tuple[int, ...], final_bn: bool, dim: int
+) -> Projector:
+    """Return a method's projector with every width scaled to an encoder."""
+    return Projector(dim, _scaled(method, widths, dim), final_bn=final_bn)
+
+
+def published_level_head(dims: Sequence[int], size: int | None) -> MultiLevelHead:
+    """Return MLVICX's local head with every width scaled to an encoder."""
+    channels, *widths = _scaled("mlvicx", (512, 4096, 4096, 4096), dims[-1])
+    return MultiLevelHead(dims, size, channels=channels, widths=widths, final_bn=True)
+
+
+def _scaled(method: str, widths: tuple[int, ...], dim: int) -> tuple[int, ...]:
+    return tuple(max(round(width * dim / PUBLISHED_WIDTH[method]), 1) for width in widths)
+
+
+def mlvicx(options: argparse.Namespace, device: str) -> Case:
+    """Return MLVICX on noise."""
+    objective = MLVICX(
+        _any_backbone(options),
+        global_head=partial(published_projector, "mlvicx", (4096, 4096, 4096), True),
+        local_head=published_level_head,
+    )
+    return _pair(objective.to(device), options, device)
+
+
+def vicreg(options: argparse.Namespace, device: str) -> Case:
+    """Return VICReg on noise."""
+    expander = partial(published_projector, "vicreg", (8192, 8192, 8192), False)
+    objective = VICReg(_any_backbone(options), expander=expander)
+    return _pair(objective.to(device), options, device)
+
+
+def lejepa(options: argparse.Namespace, device: str) -> Case:
+    """Return LeJEPA on noise."""
+    projector = partial(published_projector, "lejepa", (2048, 2048, 16), False)
+    objective = LeJEPA(_any_backbone(options), projector=projector).to(device)
+    n, size, small = options.batch, options.size, options.local_size
+    crops = [torch.randn(n, 2, 1, size, size), torch.randn(n, options.n_local, 1, small, small)]
+    groups = [crop.transpose(0, 1).flatten(0, 1).to(device) for crop in crops]
+    batch = {"global_crops": crops[0].to(device), "local_crops": crops[1].to(device)}
+
+    def bare() -> Tensor:
+        tokens = objective.backbone.forward_many(groups)
+        return torch.stack([t.image.sum() for t in tokens]).sum()
+
+    return Case(objective, batch, bare)
+
+
+def _any_backbone(options: argparse.Namespace) -> Backbone:
+    if options.backbone.startswith("vit"):
+        return ViT(options.backbone, img_size=options.size, patch_size=options.patch)
+    return ConvNet(options.backbone, img_size=options.size)
+
+
+def _pair(objective: MLVICX | VICReg, options: argparse.Namespace, device: str) -> Case:
+    views = torch.randn(options.batch, 2, 1, options.size, options.size, device=device)
+
+    def bare() -> Tensor:
+        sums = [objective.backbone(view).patches.sum() for view in views.unbind(1)]
+        return torch.stack(sums).sum()
+
+    return Case(objective, {"views": views}, bare)
+
+
 def usual_masks(masking: MultiBlockMasking) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the masks of a batch of 128 images, as published, whose lengths are nearest the mean.
 
@@ -158,7 +243,14 @@ def _bare_jepa(
     return bare
 
 
-CASES = {"dinov2": dinov2, "world": world, "ijepa": ijepa}
+CASES = {
+    "dinov2": dinov2,
+    "world": world,
+    "ijepa": ijepa,
+    "mlvicx": mlvicx,
+    "vicreg": vicreg,
+    "lejepa": lejepa,
+}
 
 
 def main() -> None:
@@ -180,9 +272,9 @@ def main() -> None:
     torch.manual_seed(0)
     objective, batch, bare = CASES[options.objective](options, device)
     objective.train()
-    depth = len(objective.backbone.vit.blocks)
-    groups = parameter_groups(objective.named_parameters(), depth, Recipe())
-    optimizer = torch.optim.AdamW(groups, lr=1e-4, fused=True)
+    optimizer = build_optimizer(
+        objective.named_parameters(), objective.backbone, Recipe(), 1e-4, fused=True
+    )
 
     def bare_passes() -> None:
         bare().backward()

@@ -2,11 +2,11 @@
 
     python benchmarks/views.py [--side 512 --rounds 60]
 
-Both make two global crops of 224 and eight local crops of 96 pixels, as normalised float32 tensors,
-from a decoded image: grey for ours, RGB for the reference, as the released DINOv2 code does it. The
-methods take turns on the same image on one thread, and its processor time is counted: on a busy
-machine the clock on the wall also counts the turns of other programs, which the longer method meets
-more often. The masks of a batch are timed beside them.
+Both make two global crops of 224 and eight local crops of 96 pixels, or two views of 224 as VICReg
+has them, as normalised float32 tensors, from a decoded image: grey for ours, RGB for the reference,
+as the released codes do it. The methods take turns on the same image on one thread, and its
+processor time is counted: on a busy machine the clock on the wall also counts the turns of other
+programs, which the longer method meets more often. The masks of a batch are timed beside them.
 """
 
 import argparse
@@ -19,24 +19,25 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from cxrssl.views import BlockMasking, MultiCrop
+from cxrssl.views import BlockMasking, MultiCrop, PairViews, Views
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 REFERENCE = "torchvision, PIL RGB"
+DINOV2_BLUR = transforms.GaussianBlur(kernel_size=9, sigma=(0.1, 2.0))
 
 
 class OfficialViews:
     """DINOv2's augmentation, with the probabilities of blurring that its code has."""
 
     def __init__(self) -> None:
-        self.first = self._pipeline(224, (0.32, 1.0), blur_p=0.0, solarise_p=0.0)
-        self.second = self._pipeline(224, (0.32, 1.0), blur_p=0.9, solarise_p=0.2)
-        self.local = self._pipeline(96, (0.05, 0.32), blur_p=0.5, solarise_p=0.0)
+        self.first = pipeline(224, (0.32, 1.0), blur_p=0.0, solarise_p=0.0)
+        self.second = pipeline(224, (0.32, 1.0), blur_p=0.9, solarise_p=0.2)
+        self.local = pipeline(96, (0.05, 0.32), blur_p=0.5, solarise_p=0.0)
 
     def __call__(self, image: Image.Image) -> dict[str, Tensor]:
         """Return the crops of one image."""
@@ -45,26 +46,48 @@ class OfficialViews:
             "local_crops": torch.stack([self.local(image) for _ in range(8)]),
         }
 
-    @staticmethod
-    def _pipeline(
-        size: int, scale: tuple[float, float], *, blur_p: float, solarise_p: float
-    ) -> transforms.Compose:
-        jitter = transforms.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
-        blur = transforms.GaussianBlur(kernel_size=9, sigma=(0.1, 2.0))
-        return transforms.Compose(
-            [
-                transforms.RandomResizedCrop(
-                    size, scale=scale, interpolation=InterpolationMode.BICUBIC
-                ),
-                transforms.RandomHorizontalFlip(0.5),
-                transforms.RandomApply([jitter], p=0.8),
-                transforms.RandomGrayscale(p=0.2),
-                transforms.RandomApply([blur], p=blur_p),
-                transforms.RandomSolarize(threshold=128, p=solarise_p),
-                transforms.ToTensor(),
-                transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
-            ]
-        )
+
+class OfficialPair:
+    """VICReg's augmentation. MLVICX's differs in its blur, which takes several times longer."""
+
+    def __init__(self) -> None:
+        self.first = pipeline(224, (0.08, 1.0), blur_p=1.0, solarise_p=0.0, blur=pillow_blur)
+        self.second = pipeline(224, (0.08, 1.0), blur_p=0.1, solarise_p=0.2, blur=pillow_blur)
+
+    def __call__(self, image: Image.Image) -> dict[str, Tensor]:
+        """Return the views of one image."""
+        return {"views": torch.stack([self.first(image), self.second(image)])}
+
+
+def pillow_blur(image: Image.Image) -> Image.Image:
+    """Blur an image by a radius from 0.1 to 2 pixels, as VICReg does."""
+    return image.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
+
+
+def pipeline(
+    size: int,
+    scale: tuple[float, float],
+    *,
+    blur_p: float,
+    solarise_p: float,
+    blur: Callable[[Image.Image], Image.Image] = DINOV2_BLUR,
+) -> transforms.Compose:
+    """Return the steps that the official codes share, with their numbers."""
+    jitter = transforms.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
+    return transforms.Compose(
+        [
+            transforms.RandomResizedCrop(
+                size, scale=scale, interpolation=InterpolationMode.BICUBIC
+            ),
+            transforms.RandomHorizontalFlip(0.5),
+            transforms.RandomApply([jitter], p=0.8),
+            transforms.RandomGrayscale(p=0.2),
+            transforms.RandomApply([blur], p=blur_p),
+            transforms.RandomSolarize(threshold=128, p=solarise_p),
+            transforms.ToTensor(),
+            transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ]
+    )
 
 
 def fake_radiograph(side: int) -> NDArray[np.uint8]:
@@ -90,8 +113,33 @@ def measure(functions: dict[str, Callable[[int], object]], rounds: int) -> dict[
     return times
 
 
+def compare(
+    title: str,
+    official: Callable[[Image.Image], object],
+    ours: dict[str, Views],
+    grey: NDArray[np.uint8],
+    rounds: int,
+) -> None:
+    """Measure and print a table of views and what they are compared with."""
+    colour = Image.fromarray(grey).convert("RGB")
+    functions: dict[str, Callable[[int], object]] = {REFERENCE: lambda _: official(colour)}
+    for name, views in ours.items():
+        functions[name] = lambda number, views=views: views(
+            grey, np.random.default_rng((0, 0, number))
+        )
+    times = measure(functions, rounds)
+    print(f"{title} from {grey.shape[0]} x {grey.shape[1]}, {rounds} rounds\n")
+    print("| views | ms per image, median | images/s per core | ratio |\n|---|---|---|---|")
+    for name, values in times.items():
+        median = statistics.median(values)
+        pairs = zip(values, times[REFERENCE], strict=True)
+        ratio = statistics.median(value / reference for value, reference in pairs)
+        print(f"| {name} | {median:.2f} | {1000 / median:.0f} | {ratio:.3f} |")
+    print()
+
+
 def main() -> None:
-    """Measure and print two tables."""
+    """Measure and print three tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=60)
@@ -101,26 +149,18 @@ def main() -> None:
     torch.manual_seed(0)
 
     grey = fake_radiograph(options.side)
-    colour = Image.fromarray(grey).convert("RGB")
-    official = OfficialViews()
-    ours = {
+    crops: dict[str, Views] = {
         "MultiCrop, dinov2": MultiCrop(preset="dinov2"),
         "MultiCrop, radiograph": MultiCrop(),
         "MultiCrop, dinov2, 3 channels": MultiCrop(preset="dinov2", in_chans=3),
     }
-    functions: dict[str, Callable[[int], object]] = {REFERENCE: lambda _: official(colour)}
-    for name, views in ours.items():
-        functions[name] = lambda number, views=views: views(
-            grey, np.random.default_rng((0, 0, number))
-        )
-    times = measure(functions, options.rounds)
-    print(f"2 x 224 + 8 x 96 from {options.side} x {options.side}, {options.rounds} rounds\n")
-    print("| views | ms per image, median | images/s per core | ratio |\n|---|---|---|---|")
-    for name, values in times.items():
-        median = statistics.median(values)
-        pairs = zip(values, times[REFERENCE], strict=True)
-        ratio = statistics.median(value / reference for value, reference in pairs)
-        print(f"| {name} | {median:.2f} | {1000 / median:.0f} | {ratio:.3f} |")
+    pairs: dict[str, Views] = {
+        "PairViews, vicreg": PairViews(preset="vicreg"),
+        "PairViews, radiograph": PairViews(),
+        "PairViews, vicreg, resampling pillow": PairViews(preset="vicreg", resampling="pillow"),
+    }
+    compare("2 x 224 + 8 x 96", OfficialViews(), crops, grey, options.rounds)
+    compare("2 x 224", OfficialPair(), pairs, grey, options.rounds)
 
     grids = {f"{side} x {side}": BlockMasking((side, side)) for side in (14, 16, 32, 37)}
     maskers: dict[str, Callable[[int], object]] = {
@@ -129,7 +169,7 @@ def main() -> None:
         )
         for name, masking in grids.items()
     }
-    print("\n| grid | ms for the masks of 2 x 64 crops, median |\n|---|---|")
+    print("| grid | ms for the masks of 2 x 64 crops, median |\n|---|---|")
     for name, values in measure(maskers, options.rounds).items():
         print(f"| {name} | {statistics.median(values):.2f} |")
 

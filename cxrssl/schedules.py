@@ -27,10 +27,14 @@ class Schedule:
         freeze: Share of the run before the warm-up in which the value is 0, in [0, 1].
         stretch: Length, in runs, over which the part after the warm-up is laid out, at least 1.
             Above 1 only the beginning of it is used and ``final`` is not reached (CheXWorld uses
-            1.25; I-JEPA's ipe_scale). Warm-up and freeze are not stretched.
+            1.25; I-JEPA's ipe_scale). Warm-up and freeze are not stretched. With 1 + ``warmup`` the
+            part after the warm-up is laid out over one whole run, as MLVICX's code does.
         shape: ``cosine`` or ``linear``, from ``value`` to ``final``.
         from_one: Whether a run of known length counts its steps from 1, so that step s of n has the
             value at (s + 1) / n (I-JEPA's rate and decay).
+        warmup_end: Whether the warm-up's table includes its end, so that ``value`` appears twice
+            (DINOv2, CheXWorld). Without, step s of a warm-up of w steps stands at s / w of the way
+            and ``value`` appears once, at step w (VICReg, MLVICX). Of no effect with ``from_one``.
 
     Raises:
         InputError: If the shares do not fit the run, or an option is out of range.
@@ -44,6 +48,7 @@ class Schedule:
     stretch: float = 1.0
     shape: Literal["cosine", "linear"] = "cosine"
     from_one: bool = False
+    warmup_end: bool = True
 
     def __post_init__(self) -> None:
         if not (0 <= self.warmup <= 1 and 0 <= self.freeze <= 1 and self.warmup + self.freeze <= 1):
@@ -62,9 +67,10 @@ class Schedule:
         """Return the value at ``progress``.
 
         With ``steps`` the run is a table of that many entries, as DINOv2 and CheXWorld tabulate it:
-        the warm-up is a linear grid that includes both of its ends, so ``value`` appears twice, and
-        ``final`` is reached only after the last step. Without, the limit of many steps is returned.
-        ``from_one`` replaces the table by the limit, read at the end of each step.
+        the warm-up is a linear grid that includes both of its ends, so ``value`` appears twice (see
+        ``warmup_end``), and ``final`` is reached only after the last step. Without, the limit of
+        many steps is returned. ``from_one`` replaces the table by the limit, read at the end of
+        each step.
 
         Args:
             progress: Share of the run that is done; below 0 and above 1 the ends apply.
@@ -77,7 +83,8 @@ class Schedule:
         if self.from_one:
             return self._limit(min((step + 1) / steps, 1.0))
         warm = round(self.warmup * steps)
-        return self._at(step, steps, round(self.freeze * steps), warm, ramp=warm - 1)
+        ramp = warm - 1 if self.warmup_end else warm
+        return self._at(step, steps, round(self.freeze * steps), warm, ramp)
 
     def _limit(self, progress: float) -> float:
         return self._at(progress, 1.0, self.freeze, self.warmup, ramp=self.warmup)

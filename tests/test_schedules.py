@@ -24,6 +24,14 @@ GOLDEN_JEPA = {
     "ijepa_mom": Schedule(0.996, final=1.0, shape="linear"),
 }
 
+# VICReg over 100 epochs, 10 of them in warm-up, at a batch of 2048; MLVICX over 300 at one of 64.
+END = {"final": 0.05e-3, "warmup_end": False}
+GOLDEN_VICREG = {
+    "vicreg/lr": Schedule(1.6, final=1.6e-3, warmup=10 / 100, warmup_end=False),
+    "mlvicx/vicreg": Schedule(0.05, warmup=10 / 300, **END),
+    "mlvicx/mlvicx": Schedule(0.05, warmup=2 / 300, stretch=1 + 2 / 300, **END),
+}
+
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden(name):
@@ -41,6 +49,15 @@ def test_golden_jepa(name):
     assert values == pytest.approx(expected, rel=1e-9, abs=1e-15)
 
 
+@pytest.mark.parametrize("name", GOLDEN_VICREG)
+def test_golden_vicreg(name):
+    folder, key = name.split("/")
+    expected = load_golden(f"{folder}/lr_schedule.npz")[key].tolist()
+    steps = len(expected)
+    values = [GOLDEN_VICREG[name](step / steps, steps=steps) for step in range(steps)]
+    assert values == pytest.approx(expected, rel=1e-12, abs=0)
+
+
 def test_constant():
     schedule = Schedule(0.3)
     assert [schedule(p) for p in (0, 0.5, 1)] == [0.3, 0.3, 0.3]
@@ -52,6 +69,21 @@ def test_warmup_then_cosine_by_hand():
     assert schedule(0.75) == pytest.approx(0.5)
     assert schedule(1.0) == 0.0
     assert schedule(2.0) == 0.0
+
+
+def test_table_of_the_warmup_with_and_without_its_end():
+    options = {"final": 0.0, "start": 0.2, "warmup": 0.5, "shape": "linear"}
+    both = Schedule(1.0, **options)
+    once = Schedule(1.0, warmup_end=False, **options)
+    assert [both(s / 8, 8) for s in range(6)] == pytest.approx([0.2, 7 / 15, 11 / 15, 1, 1, 0.75])
+    assert [once(s / 8, 8) for s in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 0.75])
+    assert both(1.0, 8) == once(1.0, 8) == 0.0
+    assert [once(p) for p in (0.1, 0.6)] == [both(p) for p in (0.1, 0.6)]
+
+
+def test_a_warmup_of_one_step_without_its_end_starts_at_the_start():
+    once = Schedule(1.0, warmup=0.25, warmup_end=False)
+    assert [once(step / 4, steps=4) for step in range(3)] == [0.0, 1.0, 1.0]
 
 
 def test_stretched_curve_by_hand():
@@ -99,7 +131,15 @@ def test_stretch_shows_the_beginning_of_a_longer_run(shape, stretch):
         assert short(step / steps, steps=steps) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("options", [{}, {"stretch": 1.25, "shape": "linear"}, {"from_one": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"stretch": 1.25, "shape": "linear"},
+        {"from_one": True},
+        {"warmup_end": False},
+    ],
+)
 def test_table_and_limit_agree_for_long_runs(options):
     schedule = Schedule(2.0, final=0.1, start=0.5, warmup=0.2, freeze=0.1, **options)
     for step in range(0, 100_000, 997):

@@ -1,14 +1,17 @@
-"""What a ViT makes of an image."""
+"""What a backbone makes of an image."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
-__all__ = ["Tokens"]
+__all__ = ["Pooling", "Tokens"]
+
+Pooling = Literal["class", "mean", "both"]
 
 
 class Tokens(NamedTuple):
-    """Tokens of a batch of images after the final norm.
+    """Tokens of a batch of images; of a ConvNet, the pixels of a map as patches.
 
     A named tuple, since distributed wrappers look for tensors in tuples and not in other objects.
 
@@ -27,4 +30,20 @@ class Tokens(NamedTuple):
     @property
     def image(self) -> Tensor:
         """One vector (B, D) for the image: the class token, else the mean patch token."""
-        return self.patches.mean(1) if self.cls is None else self.cls
+        return self.pool("class")
+
+    @property
+    def map(self) -> Tensor:
+        """The patches as a map (B, D, h, w)."""
+        return self.patches.transpose(1, 2).unflatten(2, self.grid)
+
+    def pool(self, pooling: Pooling) -> Tensor:
+        """Return one vector for the image, (B, D) or (B, 2 D).
+
+        Args:
+            pooling: ``class`` for the class token, ``mean`` for the mean patch token, ``both`` for
+                one after the other. Without a class token all three are the mean patch token.
+        """
+        if self.cls is None or pooling == "mean":
+            return self.patches.mean(1)
+        return self.cls if pooling == "class" else torch.cat([self.cls, self.patches.mean(1)], 1)

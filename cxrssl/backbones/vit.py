@@ -1,7 +1,7 @@
 """The vision transformer of every objective: timm's, with tokens masked, kept or packed."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import timm
 import torch
@@ -10,13 +10,12 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from cxrssl.backbones.base import Backbone
 from cxrssl.backbones.block import PackedBlock, pick_tokens
+from cxrssl.backbones.context import ResidualGate, checked_gates
 from cxrssl.backbones.positions import Interpolation, resample_positions, sincos_positions
 from cxrssl.backbones.tokens import Tokens
 from cxrssl.errors import InputError
-
-if TYPE_CHECKING:
-    from cxrssl.backbones.weights import LoadReport
 
 __all__ = ["ViT"]
 
@@ -30,7 +29,10 @@ _SHORT_NAMES = {
 }
 
 
-class ViT(nn.Module):
+_FIRST_LAYER = ("pos_embed", "patch_embed", "cls_token", "reg_token")
+
+
+class ViT(Backbone):
     """A timm ``VisionTransformer`` without its classifier, with our own way through it.
 
     Positions are added to masked patches and to the class token, never to registers (DINOv2). The
@@ -59,6 +61,9 @@ class ViT(nn.Module):
         init: How weights start: as in ``timm``, or with the patch embedding too drawn from a normal
             of standard deviation 0.02 and without bias, as in ``jepa`` (I-JEPA, CheXWorld).
         activation_checkpointing: Whether blocks are recomputed in the backward pass to save memory.
+        gates: Numbers of the blocks behind which a :class:`ResidualGate` gates the patches in line;
+            none by default. For MLVICX.
+        gate_kernel: Side of the gates' spatial convolution.
         weights: File with pretrained weights; see :func:`load_backbone_weights`.
 
     Raises:
@@ -87,6 +92,8 @@ class ViT(nn.Module):
         packed: bool | None = None,
         init: Literal["timm", "jepa"] = "timm",
         activation_checkpointing: bool = False,
+        gates: Sequence[int] = (),
+        gate_kernel: int = 7,
         weights: str | None = None,
     ) -> None:
         super().__init__()
@@ -105,14 +112,21 @@ class ViT(nn.Module):
             "heads": heads,
             "ffn": ffn,
             "layer_scale": layer_scale,
+            "gates": [],
+            "gate_kernel": gate_kernel,
         }
         self.interpolation: Interpolation = interpolation
         self.packed = packed
         self.activation_checkpointing = activation_checkpointing
-        self.pretrained_mask_token: Tensor | None = None
-        self.load_report: LoadReport | None = None
+        self.pretrained_mask_token = None
+        self.load_report = None
         self.vit = _build(self.arguments)
-        self.embed_dim: int = self.vit.embed_dim
+        self.gates = nn.ModuleDict()
+        self.embed_dim = self.vit.embed_dim
+        self.depth = len(self.vit.blocks)
+        self.level_dims = (self.embed_dim,) * self.depth
+        self.in_chans = in_chans
+        self.img_size = img_size
         self.patch_size: int = self.vit.patch_embed.patch_size[0]
         self.grid: tuple[int, int] = tuple(self.vit.patch_embed.grid_size)
         self.n_registers = registers
@@ -120,6 +134,8 @@ class ViT(nn.Module):
         self.vit.pos_embed = self._position_table(position)
         self._set_drop_path(drop_path, drop_path_shape)
         self._init_patches(init)
+        if gates:
+            self.insert_gates(gates, gate_kernel)
         if weights is not None:
             from cxrssl.backbones.weights import load_backbone_weights
 
@@ -175,10 +191,14 @@ class ViT(nn.Module):
         if wanted is None:
             return self.forward_many([x], masks=[mask], mask_token=mask_token, keeps=[keep])[0]
         tokens, grid = self._embed(x, mask, mask_token, keep)
-        *blocks, last = self.vit.blocks
-        [tokens] = self._run_blocks([tokens], blocks)
-        prefix = int(self.vit.cls_token is not None) + self.n_registers
-        patches = self.vit.norm(last.select(tokens, wanted + prefix))
+        before, last = self.depth - 1, self.vit.blocks[-1]
+        [tokens] = self._run_blocks([tokens], [grid], range(before))
+        if str(before) in self.gates:  # which need all patches
+            [tokens] = self._run_blocks([tokens], [grid], [before])
+            tokens = pick_tokens(tokens, wanted + self._n_prefix)
+        else:
+            tokens = last.select(tokens, wanted + self._n_prefix)
+        patches = self.vit.norm(tokens)
         return Tokens(cls=None, registers=patches[:, :0], patches=patches, grid=grid)
 
     def forward_many(
@@ -202,29 +222,61 @@ class ViT(nn.Module):
             self._embed(x, mask, mask_token, keep)
             for x, mask, keep in zip(inputs, masks, keeps, strict=True)
         ]
-        groups = self._run_blocks([tokens for tokens, _ in embedded], self.vit.blocks)
-        return [
-            self._split(self.vit.norm(x), grid)
-            for x, (_, grid) in zip(groups, embedded, strict=True)
-        ]
+        groups, grids = ([each[part] for each in embedded] for part in (0, 1))
+        groups = self._run_blocks(groups, grids, range(self.depth))
+        return [self._split(self.vit.norm(x), grid) for x, grid in zip(groups, grids, strict=True)]
 
-    def levels(self, x: Tensor, blocks: Sequence[int], norm: bool = True) -> list[Tokens]:
+    def levels(
+        self,
+        x: Tensor,
+        levels: Sequence[int],
+        norm: Literal["all", "last", "none"] = "all",
+        stem: bool = False,
+    ) -> list[Tokens]:
         """Return the tokens after the given blocks.
 
         Args:
             x: (B, C, H, W).
-            blocks: Numbers of blocks; negative ones count from the end.
-            norm: Whether each level passes through the final norm.
+            levels: Numbers of blocks; negative ones count from the end.
+            norm: Which levels pass through the final norm: ``all``, the ``last`` block's alone, or
+                ``none``.
+            stem: Whether the embedded patches, which are never normalised, come first.
         """
-        depth = len(self.vit.blocks)
-        wanted = [number % depth for number in blocks]
+        wanted = [number % self.depth for number in levels]
         tokens, grid = self._embed(x, None, None, None)
-        found: dict[int, Tokens] = {}
-        for number, block in enumerate(self.vit.blocks):
-            tokens = block(tokens)
+        found = {-1: self._split(tokens, grid)}
+        for number in range(max(wanted) + 1):
+            [tokens] = self._run_blocks([tokens], [grid], [number])
             if number in wanted:
-                found[number] = self._split(self.vit.norm(tokens) if norm else tokens, grid)
-        return [found[number] for number in wanted]
+                normed = norm == "all" or (norm == "last" and number == self.depth - 1)
+                found[number] = self._split(self.vit.norm(tokens) if normed else tokens, grid)
+        return [found[number] for number in ([-1] if stem else []) + wanted]
+
+    def layer_of(self, name: str) -> int:
+        """Return the layer of a parameter: 0 for tokens, positions and patches, i + 1 for block i.
+
+        The final norm has layer ``depth`` + 1, and a gate that of its block.
+        """
+        parts = name.split(".")
+        if any(part in _FIRST_LAYER for part in parts):
+            return 0
+        for room in ("blocks", "gates"):
+            if room in parts:
+                return int(parts[parts.index(room) + 1]) + 1
+        return self.depth + 1
+
+    def insert_gates(self, levels: Sequence[int], kernel: int = 7) -> None:
+        """Put a :class:`ResidualGate` behind each of the given blocks; it starts as the identity."""
+        numbers = checked_gates(levels, self.depth)
+        if self.gates:
+            raise InputError(f"the backbone has gates already, at {self.arguments['gates']}")
+        self.gates = nn.ModuleDict({str(n): ResidualGate(self.embed_dim, kernel) for n in numbers})
+        self.arguments |= {"gates": numbers, "gate_kernel": kernel}
+
+    def drop_gates(self) -> None:
+        """Take the gates out again."""
+        self.gates = nn.ModuleDict()
+        self.arguments["gates"] = []
 
     def position_tokens(self, grid: tuple[int, int]) -> Tensor:
         """Return the positions (1, h * w, D) of the patches of a grid."""
@@ -251,6 +303,8 @@ class ViT(nn.Module):
             patches = torch.where(mask[..., None], mask_token.to(patches.dtype), patches)
         patches = patches + self.position_tokens(grid)
         if keep is not None:
+            if self.gates:
+                raise InputError("gates need whole maps: patches cannot be dropped before them")
             patches = pick_tokens(patches, keep)
         tokens = torch.cat([*self._prefix(len(x), patches.dtype), patches], dim=1)
         return vit.norm_pre(vit.pos_drop(tokens)), grid
@@ -266,19 +320,30 @@ class ViT(nn.Module):
             prefix.append(self.vit.reg_token)
         return [token.to(dtype).expand(n, -1, -1) for token in prefix]
 
-    def _run_blocks(self, groups: list[Tensor], blocks: Iterable[Any]) -> list[Tensor]:
+    def _run_blocks(
+        self, groups: list[Tensor], grids: Sequence[tuple[int, int]], numbers: Iterable[int]
+    ) -> list[Tensor]:
         packed = groups[0].is_cuda if self.packed is None else self.packed
-        for block in blocks:
+        for number in numbers:
+            block = self.vit.blocks[number]
             block.packed = packed
             if self.activation_checkpointing and torch.is_grad_enabled():
                 groups = checkpoint(block, groups, use_reentrant=False)
             else:
                 groups = block(groups)
+            if str(number) in self.gates:
+                gate = self.gates[str(number)]
+                pairs = zip(groups, grids, strict=True)
+                groups = [gate(tokens, grid, self._n_prefix) for tokens, grid in pairs]
         return groups
 
+    @property
+    def _n_prefix(self) -> int:
+        return int(self.vit.cls_token is not None) + self.n_registers
+
     def _split(self, x: Tensor, grid: tuple[int, int]) -> Tokens:
-        first = int(self.vit.cls_token is not None)
-        start = first + self.n_registers
+        start = self._n_prefix
+        first = start - self.n_registers
         return Tokens(
             cls=x[:, 0] if first else None,
             registers=x[:, first:start],

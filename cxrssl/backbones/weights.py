@@ -1,4 +1,4 @@
-"""Loading pretrained weights into a ViT, completely or not at all."""
+"""Loading pretrained weights into a backbone, completely or not at all."""
 
 import argparse
 import json
@@ -16,6 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cxrssl.backbones.base import Backbone
+from cxrssl.backbones.convnet import ConvNet
+from cxrssl.backbones.convnet_formats import to_convnet_names
 from cxrssl.backbones.positions import resample_positions
 from cxrssl.backbones.vit import ViT
 from cxrssl.backbones.weight_formats import to_timm_names
@@ -31,12 +34,14 @@ _NOT_ENCODER = ("head.", "fc_norm.", "dino_head.", "ibot_head.", "pooler.", "cla
 # Modules that I-JEPA's files hold side by side, each as a state dict.
 _SIDE_BY_SIDE = ("encoder", "predictor", "target_encoder")
 _KERNEL = "patch_embed.proj.weight"
+_BACKBONES: dict[str, type[ViT] | type[ConvNet]] = {"ViT": ViT, "ConvNet": ConvNet}
+_GATES = "gates."
 Normalisation = tuple[float | tuple[float, ...], float | tuple[float, ...]]
 
 
 @dataclass
 class LoadReport:
-    """What happened to each key, under timm's names.
+    """What happened to each key, under timm's names, or ours for a ConvNet.
 
     Attributes:
         source: The file.
@@ -44,7 +49,7 @@ class LoadReport:
         matched: Keys copied as they are.
         resized: Keys that were changed to fit: positions of another grid, folded colours, patches
             of another size.
-        missing: Keys of the ViT that the file lacks and that were allowed to keep their start.
+        missing: Keys of the backbone that the file lacks and that were allowed to keep their start.
         left_over: Keys of the file that have no place in the encoder (heads, mask token).
     """
 
@@ -68,53 +73,76 @@ class LoadReport:
 
 
 def load_backbone_weights(
-    vit: ViT,
+    backbone: Backbone,
     path: str | Path,
     *,
     prefix: str | None = None,
     allow_missing: Collection[str] = (),
     normalisation: tuple[Normalisation, Normalisation] | None = None,
     resize_patch: bool = False,
+    drop_gates: bool = False,
 ) -> LoadReport:
-    """Load weights stored by timm, Hugging Face, official code or cxrssl.
+    """Load weights stored by timm, torchvision, Hugging Face, official code or cxrssl.
 
-    The official code may be that of DINOv2, CheXWorld or I-JEPA. Of a file with an encoder and its
-    moving average (teacher, target encoder) the average is loaded.
+    The official code may be that of DINOv2, CheXWorld or I-JEPA, or for a ResNet of MLVICX. Of a
+    file with an encoder and its moving average (teacher, target encoder) the average is loaded.
 
-    Every weight of the ViT comes from the file or the call fails and changes nothing. Positions of
-    another grid are resampled in the ViT's interpolation mode. RGB patch kernels are summed into
-    one channel, which equals feeding the grey image three times. A mask token in the file is kept
-    as ``vit.pretrained_mask_token`` for the objective.
+    Every weight of the backbone comes from the file or the call fails and changes nothing; only
+    gates (MLVICX) keep their start where the file has none. Positions of another grid are resampled
+    in the ViT's interpolation mode. RGB kernels are summed into one channel, which equals feeding
+    the grey image three times. A mask token in the file is kept as
+    ``backbone.pretrained_mask_token`` for the objective.
 
     Args:
-        vit: Filled in place.
+        backbone: Filled in place.
         path: ``.safetensors`` or a file of ``torch.save``, read without unpickling objects.
         prefix: What the names of the wanted encoder's weights start with, to choose another one of
             the file, e.g. ``encoder.`` for the context encoder of CheXWorld or I-JEPA.
         allow_missing: timm names that may be missing, e.g. ``{"reg_token"}`` to add registers.
         normalisation: ((mean, std) the weights were trained with, (mean, std) used here); the
-            difference is folded into the patch kernel and its bias, exactly.
+            difference is folded into the patch kernel and its bias, exactly. A ConvNet pads with
+            zeros, where no such change is exact, and refuses it.
         resize_patch: Whether a patch kernel of another size is resized, bicubic and without
             rescaling: with half the side, outputs are about a quarter as large (CheXWorld's
             fine-tuning on smaller patches). Refused otherwise.
+        drop_gates: Whether gates in the file are left out where the backbone has none, as the
+            published evaluation of MLVICX does. Refused otherwise: what lies behind a gate was
+            trained on what the gate leaves.
 
     Raises:
-        InputError: If the file cannot be read, is no known ViT, or does not fit.
+        InputError: If the file cannot be read, is of no known backbone, or does not fit.
     """
     state, description = read_weights(path)
+    place = _place(state, description) if prefix is None else prefix
+    if isinstance(backbone, ConvNet):
+        if normalisation is not None or resize_patch:
+            raise InputError("normalisation and resize_patch are for a ViT, not for a ConvNet")
+        if place is not None:
+            state = _starting_with(place, state, str(path))
+        return _load_convnet(backbone, state, str(path), allow_missing, drop_gates)
+    if not isinstance(backbone, ViT):
+        raise InputError(
+            f"weights are known for ViT and ConvNet, not for {type(backbone).__name__}"
+        )
     return load_state(
-        vit,
+        backbone,
         state,
         str(path),
-        prefix=_place(state, description) if prefix is None else prefix,
+        prefix=place,
         allow_missing=allow_missing,
         normalisation=normalisation,
         resize_patch=resize_patch,
+        drop_gates=drop_gates,
     )
 
 
-def load_encoder(path: str | Path) -> ViT:
+def load_encoder(path: str | Path, *, drop_gates: bool = False) -> ViT | ConvNet:
     """Return the encoder of one of our checkpoints or of an ``encoder.safetensors``.
+
+    Args:
+        path: The file.
+        drop_gates: Whether in-line gates of the encoder are left out, see
+            :func:`load_backbone_weights`.
 
     Raises:
         InputError: If the file cannot be read or does not describe itself.
@@ -122,12 +150,15 @@ def load_encoder(path: str | Path) -> ViT:
     state, description = read_weights(path)
     if description is None:
         raise InputError(
-            f"{path} does not say which encoder it holds; build a ViT of the right size and call "
-            "load_backbone_weights(vit, path)"
+            f"{path} does not say which encoder it holds; build a backbone of the right size and "
+            "call load_backbone_weights(backbone, path)"
         )
-    vit = ViT(**description["backbone"]["arguments"])
-    load_state(vit, state, str(path), prefix=_place(state, description))
-    return vit.eval()
+    name, arguments = description["backbone"]["class"], description["backbone"]["arguments"]
+    if name not in _BACKBONES:
+        raise InputError(f"{path} holds a {name}; known are {', '.join(_BACKBONES)}")
+    backbone = _BACKBONES[name](**(arguments | ({"gates": []} if drop_gates else {})))
+    load_backbone_weights(backbone, path, drop_gates=drop_gates)
+    return backbone.eval()
 
 
 def load_state(
@@ -139,8 +170,9 @@ def load_state(
     allow_missing: Collection[str] = (),
     normalisation: tuple[Normalisation, Normalisation] | None = None,
     resize_patch: bool = False,
+    drop_gates: bool = False,
 ) -> LoadReport:
-    """Load weights that are already read; see :func:`load_backbone_weights`.
+    """Load weights of a ViT that are already read; see :func:`load_backbone_weights`.
 
     Args:
         vit: Filled in place.
@@ -150,6 +182,7 @@ def load_state(
         allow_missing: See :func:`load_backbone_weights`.
         normalisation: See :func:`load_backbone_weights`.
         resize_patch: See :func:`load_backbone_weights`.
+        drop_gates: See :func:`load_backbone_weights`.
 
     Raises:
         InputError: If they are of no known ViT or do not fit.
@@ -164,13 +197,40 @@ def load_state(
         del found[key]
     if mask_token is not None:
         report.left_over.append("mask_token")
-    own = vit.vit.state_dict()
+    gates = {_GATES + key: value for key, value in vit.gates.state_dict().items()}
+    own = vit.vit.state_dict() | gates
     _fit_patch_kernel(found, own, report, normalisation, resize_patch)
     _fit_positions(found, vit, report)
-    _check(found, own, report, allow_missing)
-    vit.vit.load_state_dict(found, strict=False)
+    _check(found, own, report, _allowed(found, own, report, allow_missing, drop_gates))
+    vit.vit.load_state_dict({k: v for k, v in found.items() if k not in gates}, strict=False)
+    found_gates = {k.removeprefix(_GATES): v for k, v in found.items() if k in gates}
+    vit.gates.load_state_dict(found_gates, strict=bool(found_gates))
     if mask_token is not None:
         vit.pretrained_mask_token = mask_token.reshape(1, -1)
+    return report
+
+
+def _load_convnet(
+    convnet: ConvNet,
+    state: Mapping[str, Tensor],
+    source: str,
+    allow_missing: Collection[str],
+    drop_gates: bool,
+) -> LoadReport:
+    own = convnet.state_dict()
+    first = next(key for key, value in own.items() if value.ndim == 4)
+    name, found, rest = to_convnet_names(state, list(convnet.net), first[len("net.") :], source)
+    report = LoadReport(source=source, format=name, left_over=rest)
+    if first in found and found[first].ndim == 4:
+        kernel = _fold_channels(found[first], own[first].shape[1])
+        if kernel is not found[first]:
+            found[first] = kernel
+            report.resized.append(first)
+    allowed = _allowed(found, own, report, allow_missing, drop_gates)
+    # Old files do not count batches.
+    allowed |= {key for key in own if key.endswith(".num_batches_tracked")}
+    _check(found, own, report, allowed)
+    convnet.load_state_dict(found, strict=False)
     return report
 
 
@@ -273,14 +333,41 @@ def _fit_patch_kernel(
     if normalisation is not None:
         kernel, shift = _fold_normalisation(kernel, *normalisation)
         found["patch_embed.proj.bias"] = found["patch_embed.proj.bias"] + shift
-    if kernel.shape[1] != wanted:
-        if wanted == 1:
-            kernel = kernel.sum(1, keepdim=True)
-        elif kernel.shape[1] == 1:
-            kernel = kernel.expand(-1, wanted, -1, -1) / wanted
+    kernel = _fold_channels(kernel, wanted)
     if kernel is not found[_KERNEL]:
         found[_KERNEL] = kernel
         report.resized.append(_KERNEL)
+
+
+def _fold_channels(kernel: Tensor, wanted: int) -> Tensor:
+    """Return a kernel for another number of channels that do the same with a grey image."""
+    if kernel.shape[1] != wanted and wanted == 1:
+        return kernel.sum(1, keepdim=True)
+    if kernel.shape[1] != wanted and kernel.shape[1] == 1:
+        return kernel.expand(-1, wanted, -1, -1) / wanted
+    return kernel
+
+
+def _allowed(
+    found: dict[str, Tensor],
+    own: Mapping[str, Tensor],
+    report: LoadReport,
+    allow_missing: Collection[str],
+    drop_gates: bool,
+) -> set[str]:
+    """Return which keys may be missing; take gates out of what was found if they are dropped."""
+    gates = [key for key in found if key.startswith(_GATES)]
+    if drop_gates:
+        report.left_over += gates
+        for key in gates:
+            del found[key]
+    elif gates and not any(key.startswith(_GATES) for key in own):
+        raise InputError(
+            f"{report.source} holds in-line gates and the backbone has none: build it with gates, "
+            "or load with drop_gates=True, where what lies behind them sees larger values"
+        )
+    own_gates = () if gates and not drop_gates else (k for k in own if k.startswith(_GATES))
+    return {*allow_missing, *own_gates}
 
 
 def _fold_normalisation(
@@ -345,8 +432,8 @@ def _check(
         for key in own
         if key in found and found[key].shape != own[key].shape
     ]
-    kernel = found.get(_KERNEL, own[_KERNEL])
-    if kernel.ndim == 4 and kernel.shape[2:] != own[_KERNEL].shape[2:]:
+    kernel = found.get(_KERNEL)
+    if kernel is not None and kernel.ndim == 4 and kernel.shape[2:] != own[_KERNEL].shape[2:]:
         shapes.insert(0, "patches of another size need resize_patch=True")
     report.missing = [key for key in missing if key in allow_missing]
     refused = [key for key in missing if key not in allow_missing]

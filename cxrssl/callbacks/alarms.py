@@ -46,7 +46,7 @@ class Alarms:
         self.step_patience = step_patience
         self._first: dict[str, float] = {}
         self._bad: dict[str, int] = {}
-        self._lowest_entropy = 1.0  # share of log K
+        self._lowest_entropy: dict[str, float] = {}  # share of log K
 
     def features(self, effective_rank: float, feature_spread: float) -> list[str]:
         """Take a reading of the features, the first one as reference; return due alarms."""
@@ -74,25 +74,26 @@ class Alarms:
             ),
         ]
 
-    def step(self, values: Mapping[str, float], n_prototypes: int | None) -> list[str]:
+    def step(self, values: Mapping[str, float], prototypes: Mapping[str, int]) -> list[str]:
         """Take a reading of a training step's scalars; return due alarms.
 
         Args:
             values: ``teacher_entropy`` in nats, ``prototype_usage`` and
-                ``student_teacher_agreement`` in [0, 1]; each may be absent.
-            n_prototypes: K, the number of prototypes; None where a method has none.
+                ``student_teacher_agreement`` in [0, 1]; each may be absent. Where several
+                objectives train together, each name has the objective's prefix.
+            prototypes: K, the number of prototypes, by that prefix; none for methods without any.
         """
-        if n_prototypes is None or n_prototypes < 2:
-            return []
         due: list[str] = []
-        for name, judge in (
-            ("teacher_entropy", self._entropy),
-            ("prototype_usage", self._usage),
-            ("student_teacher_agreement", self._agreement),
-        ):
-            value = values.get(name)
-            if value is not None and math.isfinite(value):
-                due += judge(value, n_prototypes)
+        for prefix, n_prototypes in prototypes.items():
+            for name, judge in (
+                ("teacher_entropy", self._entropy),
+                ("prototype_usage", self._usage),
+                ("student_teacher_agreement", self._agreement),
+            ):
+                value = values.get(prefix + name)
+                if n_prototypes > 1 and value is not None and math.isfinite(value):
+                    speaker = f"{prefix.rstrip('/')}: " if prefix else ""
+                    due += [speaker + sentence for sentence in judge(value, n_prototypes, prefix)]
         return due
 
     def state_dict(self) -> dict[str, Any]:
@@ -100,37 +101,38 @@ class Alarms:
         return {
             "first": dict(self._first),
             "bad": dict(self._bad),
-            "lowest_entropy": self._lowest_entropy,
+            "lowest_entropy": dict(self._lowest_entropy),
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on counting."""
         self._first = dict(state_dict["first"])
         self._bad = dict(state_dict["bad"])
-        self._lowest_entropy = state_dict["lowest_entropy"]
+        self._lowest_entropy = dict(state_dict["lowest_entropy"])
 
-    def _entropy(self, entropy: float, n_prototypes: int) -> list[str]:
+    def _entropy(self, entropy: float, n_prototypes: int, prefix: str) -> list[str]:
         share = entropy / math.log(n_prototypes)
-        self._lowest_entropy = min(self._lowest_entropy, share)
-        lost = share > 0.99 and self._lowest_entropy < 0.95
+        lowest = min(self._lowest_entropy.get(prefix, 1.0), share)
+        self._lowest_entropy[prefix] = lowest
+        lost = share > 0.99 and lowest < 0.95
         return [
             *self._count(
-                "lost",
+                prefix + "lost",
                 lost,
                 max(self.step_patience // 2, 1),
-                f"The teacher's entropy rose from {self._lowest_entropy:.0%} to {share:.1%} of its "
+                f"The teacher's entropy rose from {lowest:.0%} to {share:.1%} of its "
                 "maximum: its targets have become uniform and teach nothing. "
                 f"{_CALMER} a lower teacher temperature, a higher teacher momentum, weaker crops.",
             ),
             *self._count(
-                "sharp",
+                prefix + "sharp",
                 share < 0.01,
                 self.step_patience,
                 f"The teacher's entropy is {share:.1%} of its maximum: its targets are one "
                 f"prototype each. {_CALMER} a higher teacher temperature, or stronger centring.",
             ),
             *self._count(
-                "uniform",
+                prefix + "uniform",
                 share > 0.99 and not lost,
                 _LONG * self.step_patience,
                 f"The teacher's entropy is {share:.1%} of its maximum: its targets are uniform and "
@@ -138,18 +140,18 @@ class Alarms:
             ),
         ]
 
-    def _usage(self, usage: float, n_prototypes: int) -> list[str]:
+    def _usage(self, usage: float, n_prototypes: int, prefix: str) -> list[str]:
         return self._count(
-            "usage",
+            prefix + "usage",
             usage * n_prototypes < 1.5,
             self.step_patience,
             "Every image of the batch has the same prototype: the teacher does not tell images "
             f"apart. {_CALMER} stronger centring (Sinkhorn).",
         )
 
-    def _agreement(self, agreement: float, n_prototypes: int) -> list[str]:
+    def _agreement(self, agreement: float, n_prototypes: int, prefix: str) -> list[str]:
         return self._count(
-            "agreement",
+            prefix + "agreement",
             agreement <= 2 / n_prototypes,
             _LONG * self.step_patience,
             f"Student and teacher choose the same prototype in {agreement:.2%} of the cases, as "

@@ -110,7 +110,7 @@ class Health(Callback):
         means: Tensor = trainer.strategy.reduce(stacked, reduce_op="mean")
         values = dict(zip(monitored, means.tolist(), strict=True))
         log_scalars(trainer, {f"health/{name}": value for name, value in values.items()})
-        self._raise(trainer, self.alarms.step(values, getattr(pl_module, "n_prototypes", None)))
+        self._raise(trainer, self.alarms.step(values, getattr(pl_module, "prototypes", {})))
 
     def _read_probe(self, trainer: Trainer) -> None:
         features = _probe_features(trainer)

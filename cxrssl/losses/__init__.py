@@ -4,22 +4,32 @@ from cxrssl.losses.centering import SoftmaxCentering
 from cxrssl.losses.cross_entropy import soft_cross_entropy
 from cxrssl.losses.dino import dino_global_loss, dino_local_loss
 from cxrssl.losses.distributed import gather_rows
+from cxrssl.losses.embedding import embedding_statistics
 from cxrssl.losses.ibot import ibot_loss, mask_weights
 from cxrssl.losses.koleo import koleo_loss
+from cxrssl.losses.sigreg import draw_directions, sigreg
 from cxrssl.losses.sinkhorn import sinkhorn
 from cxrssl.losses.tokens import TokenDistance, token_loss, token_spread
+from cxrssl.losses.vicreg import covariance, invariance, variance, vicreg_terms
 
 __all__ = [
     "SoftmaxCentering",
     "TokenDistance",
+    "covariance",
     "dino_global_loss",
     "dino_local_loss",
+    "draw_directions",
+    "embedding_statistics",
     "gather_rows",
     "ibot_loss",
+    "invariance",
     "koleo_loss",
     "mask_weights",
+    "sigreg",
     "sinkhorn",
     "soft_cross_entropy",
     "token_loss",
     "token_spread",
+    "variance",
+    "vicreg_terms",
 ]

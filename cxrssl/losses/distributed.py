@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-__all__ = ["all_max", "all_sum", "gather_rows", "world_size"]
+__all__ = ["all_max", "all_sum", "gather_rows", "sum_with_gradient", "world_size"]
 
 
 def world_size() -> int:
@@ -59,3 +59,31 @@ def gather_rows(rows: Tensor) -> Tensor:
         return rows
     gathered: Tensor = _GatherRows.apply(rows)
     return gathered
+
+
+class _SumWithGradient(torch.autograd.Function):
+    """All-reduce whose backward adds up what every process has to say about the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.contiguous().clone()
+        dist.all_reduce(total, op=dist.ReduceOp.SUM)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        total = grads[0].contiguous().clone()
+        dist.all_reduce(total, op=dist.ReduceOp.SUM)
+        return total
+
+
+def sum_with_gradient(values: Tensor) -> Tensor:
+    """Return the sum of ``values`` over processes, with gradient.
+
+    Every process computes a loss from the sum; the gradient is that of the losses' sum, so that the
+    mean over processes that DDP takes is the gradient of the losses' mean.
+    """
+    if world_size() == 1:
+        return values
+    total: Tensor = _SumWithGradient.apply(values)
+    return total

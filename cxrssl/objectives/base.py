@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from lightning import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 import cxrssl
-from cxrssl.backbones import Tokens, ViT
+from cxrssl.backbones import Backbone, Pooling, Tokens
 from cxrssl.errors import InputError
+from cxrssl.losses import draw_directions, sigreg
 from cxrssl.losses.distributed import all_sum, world_size
 from cxrssl.objectives.nonfinite import NonFiniteSteps
-from cxrssl.objectives.recipe import Recipe, parameter_groups, set_rates
+from cxrssl.objectives.recipe import Recipe, build_optimizer, set_rates
 from cxrssl.objectives.stage import load_stage, read_stage
 from cxrssl.schedules import Schedule
 from cxrssl.views import Views
@@ -40,7 +41,8 @@ class Objective(LightningModule, ABC):
         backbone: The student or context encoder.
         views: What one image becomes; a default that suits the backbone if left out.
         weights: Weight of each loss term; the method's own where absent. A term of weight 0 is not
-            computed.
+            computed. Every objective has the term ``sigreg`` (weight 0), LeJEPA's regulariser of
+            the vectors that stand for its views; see :func:`cxrssl.losses.sigreg`.
         recipe: How it is optimised.
         init_from: Checkpoint of an earlier stage of the same objective. Everything is taken over,
             teacher and heads included, and positions are resampled to the new grid.
@@ -51,15 +53,20 @@ class Objective(LightningModule, ABC):
         NonFiniteLossError: In training, see ``max_nonfinite``.
     """
 
+    backbone: Backbone
     default_weights: ClassVar[Mapping[str, float]] = {}
     term_names: ClassVar[tuple[str, ...]] = ()
     """Names of all terms, so that a misspelt weight is refused at once; checked later if empty."""
     batch_keys: ClassVar[tuple[str, ...]] = ()
     """What a batch must hold; checked with a message before the terms are computed."""
+    n_directions: ClassVar[int] = 1024
+    """Directions of the term ``sigreg``."""
+    trained_pooling: Pooling = "both"
+    """What of the tokens is trained to stand for an image; ``mean`` says the class token is not."""
 
     def __init__(
         self,
-        backbone: ViT,
+        backbone: Backbone,
         *,
         views: Views | None = None,
         weights: Mapping[str, float] | None = None,
@@ -70,13 +77,12 @@ class Objective(LightningModule, ABC):
         super().__init__()
         self.backbone = backbone
         self.views = self.default_views(backbone) if views is None else views
-        in_chans = backbone.arguments["in_chans"]
-        if self.views.in_chans != in_chans:
+        if self.views.in_chans != backbone.in_chans:
             raise InputError(
                 f"the views make images of {self.views.in_chans} channel(s) but the backbone takes "
-                f"{in_chans}; set in_chans of both to the same number"
+                f"{backbone.in_chans}; set in_chans of both to the same number"
             )
-        self.weights = {**self.default_weights, **(weights or {})}
+        self.weights = {"sigreg": 0.0, **self.default_weights, **(weights or {})}
         if self.term_names:
             self._check_weights(self.term_names)
         negative = {name: weight for name, weight in self.weights.items() if not weight >= 0}
@@ -89,6 +95,7 @@ class Objective(LightningModule, ABC):
         self.monitoring = False
         self.monitored: dict[str, Tensor] = {}
         self._lr = recipe.lr
+        self._sketch_seed = 0
         self._trained_steps = 0
         self._nonfinite = NonFiniteSteps(max_nonfinite)
         self._overflowed = False
@@ -104,7 +111,7 @@ class Objective(LightningModule, ABC):
         """
 
     @abstractmethod
-    def default_views(self, backbone: ViT) -> Views:
+    def default_views(self, backbone: Backbone) -> Views:
         """Return the views this method uses when none are given."""
 
     def update_teacher(self, progress: float) -> None:
@@ -113,8 +120,11 @@ class Objective(LightningModule, ABC):
     def forget_step(self) -> None:
         """Drop what was gathered for :meth:`update_teacher` since the last optimiser step."""
 
+    def restart_teacher(self) -> None:
+        """Make what follows the student equal to it, after the student has got other weights."""
+
     @property
-    def encoder(self) -> ViT:
+    def encoder(self) -> Backbone:
         """The network downstream tasks use: the teacher's where there is one."""
         return self.backbone
 
@@ -124,6 +134,11 @@ class Objective(LightningModule, ABC):
         return None
 
     @property
+    def prototypes(self) -> dict[str, int]:
+        """Number of prototypes by the prefix of the monitored values that speak of them."""
+        return {} if self.n_prototypes is None else {"": self.n_prototypes}
+
+    @property
     def pretrained(self) -> bool:
         """Whether training starts from weights that already know something."""
         return self.backbone.load_report is not None or self.init_from is not None
@@ -131,6 +146,40 @@ class Objective(LightningModule, ABC):
     def weight(self, term: str) -> float:
         """Return the weight of a term, 1 where none is set."""
         return self.weights.get(term, 1.0)
+
+    def regulariser(self, vectors: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return the term ``sigreg`` where it has a weight: the mean of SIGReg over the views.
+
+        The directions are the same for all views and processes, and drawn anew for every
+        micro-batch.
+
+        Args:
+            vectors: What stands for the images, (B, D) for each view.
+        """
+        if self.weight("sigreg") == 0:
+            return {}
+        generator = torch.Generator().manual_seed(self._sketch_seed)
+        dim, device = vectors[0].shape[1], vectors[0].device
+        directions = draw_directions(dim, self.n_directions, generator, device)
+        return {"sigreg": torch.stack([sigreg(z, directions) for z in vectors]).mean()}
+
+    def weighted_terms(
+        self, batch: dict[str, Any], progress: float
+    ) -> dict[str, tuple[float, Tensor]]:
+        """Return the terms of a batch, each with its weight.
+
+        Raises:
+            InputError: If the batch lacks what the terms need, or a weight has no term.
+        """
+        lacking = [key for key in self.batch_keys if key not in batch]
+        if lacking:
+            raise InputError(
+                f"{type(self).__name__} needs views that make {', '.join(self.batch_keys)}; "
+                f"{type(self.views).__name__} does not make {', '.join(lacking)}"
+            )
+        terms = self.loss_terms(batch, progress)
+        self._check_weights(self.term_names or tuple(terms))
+        return {name: (self.weight(name), term) for name, term in terms.items()}
 
     @property
     def schedule_entries(self) -> int | None:
@@ -144,6 +193,10 @@ class Objective(LightningModule, ABC):
     def take_over(self, path: str) -> str:
         """Load an earlier stage of this objective and return one sentence on what was done."""
         return load_stage(self, read_stage(path), path)
+
+    def take_over_earlier(self) -> list[str]:
+        """Load ``init_from`` where it is given and say so."""
+        return [] if self.init_from is None else [self.take_over(self.init_from)]
 
     def clip_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the parameters whose gradients are clipped together, by name of the sub-module."""
@@ -167,20 +220,16 @@ class Objective(LightningModule, ABC):
         finally:
             encoder.train(training)
 
-    def embed(self, images: Tensor, pooling: str = "class") -> Tensor:
+    def embed(self, images: Tensor, pooling: Pooling = "class") -> Tensor:
         """Return one vector for each image (B, C, H, W), (B, D) or (B, 2 D).
 
         Args:
             images: Normalised as the views do it.
-            pooling: ``class`` for the class token, ``mean`` for the mean patch token, ``both`` for
-                one after the other. Without a class token all three are the mean patch token.
+            pooling: See :meth:`Tokens.pool`. An objective that does not train the class token
+                always returns the mean patch token.
         """
         tokens = self.tokens(images)
-        mean = tokens.patches.mean(1).float()
-        if tokens.cls is None or pooling == "mean":
-            return mean
-        cls = tokens.cls.float()
-        return torch.cat([cls, mean], dim=1) if pooling == "both" else cls
+        return tokens.pool("mean" if self.trained_pooling == "mean" else pooling).float()
 
     def describe(self) -> dict[str, Any]:
         """Return what a file with this encoder must say about itself, as plain data."""
@@ -190,7 +239,7 @@ class Objective(LightningModule, ABC):
             "version": cxrssl.__version__,
             "objective": type(self).__name__,
             "encoder": place,
-            "backbone": {"class": "ViT", "arguments": encoder.arguments},
+            "backbone": {"class": type(encoder).__name__, "arguments": encoder.arguments},
             "normalisation": {"mean": self.views.mean, "std": self.views.std},
             "image_size": self.views.image_size,
         }
@@ -204,12 +253,13 @@ class Objective(LightningModule, ABC):
             raise InputError(f"{strategy} shards the model, which is not supported yet; use ddp")
         if stage == "fit" and precision in ("bf16-true", "16-true"):
             raise InputError(
-                f"a teacher kept in {precision} cannot follow: its updates are smaller than the "
-                "precision; use bf16-mixed, 16-mixed or 32-true"
+                f"weights kept in {precision} cannot follow: the updates of a teacher, and late "
+                "ones of any model, are smaller than the precision; use bf16-mixed, 16-mixed or "
+                "32-true"
             )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Build AdamW over groups by layer; also reads the length of the run."""
+        """Build the recipe's optimiser; also reads the length of the run."""
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise InputError(
@@ -219,13 +269,10 @@ class Objective(LightningModule, ABC):
         self.total_steps = int(steps)
         # Without a data module the batch is not known here, and the rate is taken as it is.
         self._lr = self.recipe.scaled_lr(self.global_batch() or self.recipe.reference_batch)
-        groups = parameter_groups(
-            self.named_parameters(), len(self.backbone.vit.blocks), self.recipe
-        )
         # The fused step is several times faster, but does not let us unscale fp16 gradients.
         fused = str(self.trainer.precision) != "16-mixed"
-        return torch.optim.AdamW(
-            groups, lr=self._lr.value, betas=self.recipe.betas, eps=self.recipe.eps, fused=fused
+        return build_optimizer(
+            self.named_parameters(), self.backbone, self.recipe, self._lr.value, fused=fused
         )
 
     def global_batch(self) -> int:
@@ -239,6 +286,12 @@ class Objective(LightningModule, ABC):
         if self.backbone.load_report is not None:
             rank_zero_info(f"Backbone from {self.backbone.load_report}")
         self._take_over_once()
+        local = [m for m in self.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+        if self.trainer.world_size > 1 and any(m.training for m in local):
+            rank_zero_warn(
+                f"{len(local)} batch norms see only the images of their own process: set "
+                "trainer.sync_batchnorm to true, or the result depends on the number of processes"
+            )
 
     def on_validation_start(self) -> None:
         """Take over an earlier stage where nothing has been trained or restored."""
@@ -275,7 +328,7 @@ class Objective(LightningModule, ABC):
         images = [batch["image_number"]] if "image_number" in batch else []
         for numbers in images:
             self._nonfinite.see(numbers)
-        terms = self._weighted_terms(batch, self._progress(step))
+        terms = self._terms_and_loss(batch, self._progress(step))
         total = terms["loss"]
         means = all_sum(torch.stack(list(terms.values()))) / world_size()
         # The mean over processes is not finite on all of them as soon as it is not on one, so
@@ -370,8 +423,9 @@ class Objective(LightningModule, ABC):
 
     def _take_over_once(self) -> None:
         """Load ``init_from`` before anything else, unless a checkpoint of the run is there."""
-        if self.init_from is not None and not self._started and self.trainer.ckpt_path is None:
-            rank_zero_info(self.take_over(self.init_from))
+        if not self._started and self.trainer.ckpt_path is None:
+            for sentence in self.take_over_earlier():
+                rank_zero_info(sentence)
         self._started = True
 
     @property
@@ -386,39 +440,34 @@ class Objective(LightningModule, ABC):
         units = self._units_per_step
         return ((step + 1) * units - 1) / (self.total_steps * units)
 
-    def _weighted_terms(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+    def _terms_and_loss(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
         """Return the loss and its unweighted terms."""
-        lacking = [key for key in self.batch_keys if key not in batch]
-        if lacking:
-            raise InputError(
-                f"{type(self).__name__} needs views that make {', '.join(self.batch_keys)}; "
-                f"{type(self.views).__name__} does not make {', '.join(lacking)}"
-            )
-        terms = self.loss_terms(batch, progress)
-        self._check_weights(self.term_names or tuple(terms))
-        total = torch.stack([self.weight(name) * term for name, term in terms.items()]).sum()
-        return {"loss": total, **terms}
+        terms = self.weighted_terms(batch, progress)
+        total = torch.stack([weight * term for weight, term in terms.values()]).sum()
+        return {"loss": total, **{name: term for name, (_, term) in terms.items()}}
 
     def _log_held_out(self, name: str, batch: dict[str, Any]) -> None:
         self.monitoring = False
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         step = self.trainer.global_step if fitting else self._trained_steps
-        terms = self._weighted_terms(batch, self._progress(step))
+        terms = self._terms_and_loss(batch, self._progress(step))
         values = {f"{name}/{key}": value for key, value in terms.items()}
         size = len(batch["image_number"])
         self.log_dict(values, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
 
     def _seed_step(self, batch_idx: int) -> None:
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        key = [seed, self.trainer.current_epoch, batch_idx, self.trainer.global_rank]
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        shared = [seed, self.trainer.current_epoch, batch_idx]
+        torch.manual_seed(_seed([*shared, self.trainer.global_rank]))
+        self._sketch_seed = _seed(shared)
 
     def _check_weights(self, terms: Sequence[str]) -> None:
-        unknown = sorted(set(self.weights) - set(self.default_weights) - set(terms))
+        known = dict.fromkeys([*terms, *self.default_weights, "sigreg"])
+        unknown = sorted(set(self.weights) - set(known))
         if unknown:
             raise InputError(
                 f"no loss term is called {', '.join(unknown)}; {type(self).__name__} has "
-                f"{', '.join(terms)}"
+                f"{', '.join(known)}"
             )
 
     def _scaler_searches(self) -> bool:
@@ -432,3 +481,7 @@ class Objective(LightningModule, ABC):
     def _image_names(self, numbers: Sequence[int]) -> list[str]:
         describe = getattr(getattr(self.trainer, "datamodule", None), "describe_images", None)
         return list(map(str, numbers)) if describe is None else describe(numbers)
+
+
+def _seed(key: list[int]) -> int:
+    return int(np.random.SeedSequence(key).generate_state(1)[0])

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from cxrssl.backbones import Tokens, ViT
+from cxrssl.backbones import Backbone, Tokens, ViT
 from cxrssl.errors import InputError
 from cxrssl.heads import DINOHead
 from cxrssl.losses import (
@@ -21,6 +21,7 @@ from cxrssl.losses import (
 from cxrssl.objectives.base import Objective
 from cxrssl.objectives.recipe import Recipe
 from cxrssl.objectives.teacher import Teacher
+from cxrssl.objectives.vit_only import vit_only
 from cxrssl.schedules import Schedule
 from cxrssl.views import MultiCrop, Views
 
@@ -40,10 +41,11 @@ class DINOv2(Objective):
 
     - ``dino_local`` + ``dino_global``: the mean cross-entropy over all pairs of different crops;
     - ``ibot``: cross-entropy at the masked patches, averaged over all global crops;
-    - ``koleo`` (weight 0.1): the sum over the two global crops of the KoLeo regulariser.
+    - ``koleo`` (weight 0.1): the sum over the two global crops of the KoLeo regulariser;
+    - ``sigreg`` (weight 0): SIGReg of the class tokens of the two global crops.
 
     Args:
-        backbone: Student; see :class:`Objective`.
+        backbone: Student, a :class:`ViT` with a class token; see :class:`Objective`.
         views: :class:`MultiCrop` by default.
         weights: See :class:`Objective`. With ``ibot`` at 0 nothing is masked.
         recipe: See :class:`Objective`.
@@ -61,13 +63,14 @@ class DINOv2(Objective):
         koleo_scope: See :func:`koleo_loss`.
     """
 
+    backbone: ViT
     default_weights: ClassVar[Mapping[str, float]] = {"koleo": 0.1}
     term_names: ClassVar[tuple[str, ...]] = ("dino_local", "dino_global", "ibot", "koleo")
     batch_keys: ClassVar[tuple[str, ...]] = ("global_crops", "masks")
 
     def __init__(
         self,
-        backbone: ViT,
+        backbone: Backbone,
         *,
         views: Views | None = None,
         weights: Mapping[str, float] | None = None,
@@ -85,6 +88,9 @@ class DINOv2(Objective):
         momentum: Schedule = Schedule(0.992, final=1.0),
         koleo_scope: Literal["rank", "global"] = "rank",
     ) -> None:
+        backbone = vit_only(backbone, "DINOv2")
+        if not backbone.arguments["class_token"]:
+            raise InputError("DINOv2 compares class tokens: build the backbone with class_token")
         super().__init__(
             backbone,
             views=views,
@@ -93,8 +99,6 @@ class DINOv2(Objective):
             init_from=init_from,
             max_nonfinite=max_nonfinite,
         )
-        if not backbone.arguments["class_token"]:
-            raise InputError("DINOv2 compares class tokens: build the backbone with class_token")
         patch = getattr(self.views, "patch_size", backbone.patch_size)
         if patch != backbone.patch_size:
             raise InputError(
@@ -123,14 +127,15 @@ class DINOv2(Objective):
         self.koleo_scope = koleo_scope
         self.teacher = Teacher(self._student(), momentum)
 
-    def default_views(self, backbone: ViT) -> Views:
+    def default_views(self, backbone: Backbone) -> Views:
         """Return :class:`MultiCrop` at the backbone's size."""
-        patch = backbone.patch_size
+        vit = vit_only(backbone, "DINOv2")
+        patch = vit.patch_size
         return MultiCrop(
-            global_size=backbone.grid[0] * patch,
-            local_size=max(round(backbone.grid[0] * 96 / 224), 1) * patch,
+            global_size=vit.grid[0] * patch,
+            local_size=max(round(vit.grid[0] * 96 / 224), 1) * patch,
             patch_size=patch,
-            in_chans=backbone.arguments["in_chans"],
+            in_chans=vit.in_chans,
         )
 
     @property
@@ -173,6 +178,7 @@ class DINOv2(Objective):
             cls = _cls(tokens[0]).unflatten(0, (2, -1))
             parts = [koleo_loss(crop, self.koleo_scope) for crop in cls]
             terms["koleo"] = torch.stack(parts).sum()
+        terms |= self.regulariser(_cls(tokens[0]).chunk(2))
         if masks is not None and index is not None and logits_patch is not None:
             assert patch_target is not None
             weights = mask_weights(masks, index)
@@ -187,6 +193,10 @@ class DINOv2(Objective):
         if self.centering == "softmax":
             self.dino_center.update()
             self.ibot_center.update()
+
+    def restart_teacher(self) -> None:
+        """Make the teacher equal to the student."""
+        self.teacher.restart(self._student())
 
     def forget_step(self) -> None:
         """Drop the logits the centres have seen since the last step."""

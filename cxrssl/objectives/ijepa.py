@@ -5,11 +5,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from cxrssl.backbones import ViT
+from cxrssl.backbones import Backbone
 from cxrssl.heads import Predictor
 from cxrssl.losses import TokenDistance
 from cxrssl.objectives.jepa import JEPA
 from cxrssl.objectives.recipe import Recipe
+from cxrssl.objectives.vit_only import vit_only
 from cxrssl.schedules import Schedule
 from cxrssl.views import MaskedView, Views
 
@@ -28,7 +29,7 @@ class IJEPA(JEPA):
 
     - ``prediction``: the mean distance between predicted and wanted tokens, each target block
       predicted alone from each context;
-    - ``variance`` (weight 0): see :class:`JEPA`.
+    - ``variance`` and ``sigreg`` (weight 0): see :class:`JEPA`.
 
     Args:
         backbone: See :class:`JEPA`.
@@ -49,7 +50,7 @@ class IJEPA(JEPA):
 
     def __init__(
         self,
-        backbone: ViT,
+        backbone: Backbone,
         *,
         views: Views | None = None,
         weights: Mapping[str, float] | None = None,
@@ -86,12 +87,13 @@ class IJEPA(JEPA):
             code_grid=code_grid,
         )
 
-    def default_views(self, backbone: ViT) -> Views:
+    def default_views(self, backbone: Backbone) -> Views:
         """Return :class:`MaskedView` at the backbone's size."""
+        vit = vit_only(backbone, "IJEPA")
         return MaskedView(
-            image_size=backbone.grid[0] * backbone.patch_size,
-            patch_size=backbone.patch_size,
-            in_chans=backbone.arguments["in_chans"],
+            image_size=vit.grid[0] * vit.patch_size,
+            patch_size=vit.patch_size,
+            in_chans=vit.in_chans,
         )
 
     def loss_terms(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
@@ -102,7 +104,9 @@ class IJEPA(JEPA):
         wanted = self.targets(images, blocks.flatten(1)).unflatten(1, blocks.shape[1:])
         wanted = wanted[:, None].expand(-1, n_contexts, -1, -1, -1).flatten(0, 2)
 
-        context = self._context(images.repeat_interleave(n_contexts, 0), contexts.flatten(0, 1))
+        context, means = self._context(
+            images.repeat_interleave(n_contexts, 0), contexts.flatten(0, 1)
+        )
         context = context[:, None].expand(-1, n_blocks, -1, -1).flatten(0, 1)
         codes = self._codes(blocks.flatten(0, 1)).unflatten(0, (-1, n_blocks))
         codes = codes[:, None].expand(-1, n_contexts, -1, -1, -1).flatten(0, 2)
@@ -111,6 +115,7 @@ class IJEPA(JEPA):
         terms = {"prediction": self._loss(predicted, wanted)}
         if self.weight("variance") != 0:
             terms["variance"] = self._variance([predicted])
+        terms |= self.regulariser(means.unflatten(0, (-1, n_contexts)).unbind(1))
         if self.monitoring:
             self._monitor([predicted], wanted)
         return terms

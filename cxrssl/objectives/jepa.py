@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cxrssl.backbones import Tokens, ViT, pick_tokens
+from cxrssl.backbones import Backbone, Tokens, ViT, pick_tokens
 from cxrssl.backbones.codes import AxisOrder, place_in_other_crop, sincos_codes
 from cxrssl.errors import InputError
 from cxrssl.heads import Predictor
@@ -17,6 +17,7 @@ from cxrssl.objectives.jepa_weights import holds_jepa, load_jepa
 from cxrssl.objectives.recipe import Recipe
 from cxrssl.objectives.stage import load_stage, read_stage
 from cxrssl.objectives.teacher import Teacher
+from cxrssl.objectives.vit_only import vit_only
 from cxrssl.schedules import Schedule
 from cxrssl.views import Views
 
@@ -34,13 +35,14 @@ class JEPA(Objective):
     so that :meth:`embed` always gives the mean patch token.
 
     Args:
-        backbone: Context encoder. The published ones have ``class_token=False``,
+        backbone: Context encoder, a :class:`ViT`. The published ones have ``class_token=False``,
             ``position="sincos"`` and ``init="jepa"``.
         predictor: Makes the predictor for a token width and the numbers of an action.
         actions: Numbers of an action that the predictor is told.
         views: See :class:`Objective`.
         weights: See :class:`Objective`. ``variance``, 0 by default, is the share by which the
-            spread of each image's predictions falls short of 1.
+            spread of each image's predictions falls short of 1; ``sigreg``, 0 by default, is
+            SIGReg of the mean context tokens.
         recipe: See :class:`Objective`.
         init_from: See :class:`Objective`; a released checkpoint of CheXWorld or I-JEPA works too.
         max_nonfinite: See :class:`Objective`.
@@ -57,13 +59,15 @@ class JEPA(Objective):
             range.
     """
 
+    backbone: ViT
+    trained_pooling = "mean"
     default_weights: ClassVar[Mapping[str, float]] = {"variance": 0.0}
     target_order: AxisOrder = "column_first"
     """Which axis has the first half of the codes of target positions."""
 
     def __init__(
         self,
-        backbone: ViT,
+        backbone: Backbone,
         predictor: Callable[[int, int], Predictor],
         actions: int,
         *,
@@ -77,6 +81,7 @@ class JEPA(Objective):
         target_blocks: int,
         code_grid: int | None,
     ) -> None:
+        backbone = vit_only(backbone, type(self).__name__)
         super().__init__(
             backbone,
             views=views,
@@ -85,8 +90,13 @@ class JEPA(Objective):
             init_from=init_from,
             max_nonfinite=max_nonfinite,
         )
+        if backbone.gates:
+            raise InputError(
+                f"{type(self).__name__} drops patches, and the backbone's in-line gates need whole "
+                "maps: build it without gates"
+            )
         self._check_grid()
-        depth = len(backbone.vit.blocks)
+        depth = backbone.depth
         if not 1 <= target_blocks <= depth:
             raise InputError(f"target_blocks must be in [1, {depth}], got {target_blocks}")
         if distance not in ("mse", "smooth_l1"):
@@ -109,13 +119,13 @@ class JEPA(Objective):
         """Move the target encoder."""
         self.teacher.update(self.backbone, progress, self.schedule_entries)
 
+    def restart_teacher(self) -> None:
+        """Make the target encoder equal to the context encoder."""
+        self.teacher.restart(self.backbone)
+
     def clip_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return one group: the published clipping is by the norm over everything."""
         return {"all": [p for p in self.parameters() if p.requires_grad]}
-
-    def embed(self, images: Tensor, pooling: str = "mean") -> Tensor:
-        """Return the mean patch token (B, D) of images (B, C, H, W), whatever the pooling."""
-        return super().embed(images, "mean")
 
     def take_over(self, path: str) -> str:
         """Load an earlier stage, or a checkpoint in the layout CheXWorld and I-JEPA released."""
@@ -135,8 +145,8 @@ class JEPA(Objective):
             tokens = teacher(images, wanted=index).patches
         else:
             numbers = range(-self.target_blocks, 0)
-            *earlier, last = (x.patches for x in teacher.levels(images, numbers, norm=False))
-            tokens = torch.stack([*earlier, teacher.vit.norm(last)]).mean(0)
+            levels = teacher.levels(images, numbers, norm="last")
+            tokens = torch.stack([level.patches for level in levels]).mean(0)
             tokens = tokens if index is None else pick_tokens(tokens, index)
         return F.layer_norm(tokens.float(), tokens.shape[-1:])
 
@@ -150,12 +160,16 @@ class JEPA(Objective):
                 "patch_size of both to the same numbers"
             )
 
-    def _context(self, images: Tensor, keep: Tensor | None) -> Tensor:
-        """Return what the predictor sees of images (M, C, H, W): tokens (M, Kc, d)."""
+    def _context(self, images: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return what the predictor sees of images (M, C, H, W), and their mean tokens.
+
+        Returns:
+            Tokens (M, Kc, d) of the predictor's width, and means (M, D) of the backbone's.
+        """
         tokens: Tokens = self.backbone(images, keep=keep)
         index = self._all_patches(len(images)) if keep is None else keep
         embedded: Tensor = self.predictor.embed(tokens.patches)
-        return embedded + self._codes(index)
+        return embedded + self._codes(index), tokens.patches.mean(1)
 
     def _codes(
         self, index: Tensor, offset: Tensor | None = None, order: AxisOrder = "column_first"

@@ -1,31 +1,47 @@
 """How an objective is optimised: rates, decay, clipping, and the groups of parameters."""
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
 
 from cxrssl.errors import InputError
+from cxrssl.objectives.lars import LARS
 from cxrssl.schedules import Schedule
 
-__all__ = ["Recipe", "parameter_groups", "set_rates"]
+__all__ = ["Layered", "Recipe", "build_optimizer", "parameter_groups", "set_rates"]
 
-_FIRST_LAYER = ("pos_embed", "patch_embed", "mask_token", "cls_token", "reg_token")
+_PLACE_IN_JOINT = re.compile(r"^(objectives\.[^.]+\.)+")
+
+
+class Layered(Protocol):
+    """What of a backbone the factors on the rate depend on."""
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks or stages."""
+
+    def layer_of(self, name: str) -> int:
+        """Return the layer of a parameter, by its name in the backbone.
+
+        The embedding of the image is layer 0, block i layer i + 1, and all else layer depth + 1.
+        """
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """AdamW as DINOv2 uses it; the defaults are those of its short recipe.
+    """How an objective is optimised; the defaults are AdamW and DINOv2's short recipe.
 
     Args:
-        lr: Learning rate for a global batch of ``reference_batch`` images; only the value after the
-            warm-up is scaled to the actual batch, start and end are not.
+        lr: Learning rate for a global batch of ``reference_batch`` images; the value after the
+            warm-up is scaled to the actual batch, start and end only with ``scale_final``.
         lr_scaling: ``sqrt`` or ``linear`` in the global batch, or ``none``.
         reference_batch: Global batch in images at which ``lr`` is taken as it is.
-        weight_decay: Weight decay; biases, norms and residual scales have none.
+        weight_decay: Weight decay; biases, norms, residual scales and other vectors have none.
         layer_decay: Factor on the rate from each block to the one below it; 1 for none.
         patch_embed_lr: Further factor on the rate of the patch embedding.
         betas: Of AdamW.
@@ -38,6 +54,15 @@ class Recipe:
             ``micro_batch`` matters with accumulated gradients: values are read where the step's
             last micro-batch stands in a table of micro-batches, as CheXWorld does; epochs of an
             odd number of micro-batches shift it by less than a step.
+        optimizer: ``adamw``, or ``lars`` as VICReg and MLVICX use it; see
+            :class:`cxrssl.objectives.lars.LARS`.
+        momentum: Of LARS.
+        trust: Trust coefficient of LARS.
+        scale_final: Whether start and end of the rate are scaled to the batch like its value, as
+            VICReg does; DINOv2 scales the value alone.
+
+    Raises:
+        InputError: If an option is out of range.
     """
 
     lr: Schedule = Schedule(4e-3, final=1e-6, warmup=0.1)
@@ -52,42 +77,60 @@ class Recipe:
     freeze_last_layer: float = 0.01
     freeze_backbone_steps: int = 0
     schedule_unit: Literal["step", "micro_batch"] = "step"
+    optimizer: Literal["adamw", "lars"] = "adamw"
+    momentum: float = 0.9
+    trust: float = 0.001
+    scale_final: bool = False
 
     def __post_init__(self) -> None:
         if self.schedule_unit not in ("step", "micro_batch"):
             raise InputError(
                 f"schedule_unit must be 'step' or 'micro_batch', got {self.schedule_unit!r}"
             )
+        if self.optimizer not in ("adamw", "lars"):
+            raise InputError(f"optimizer must be 'adamw' or 'lars', got {self.optimizer!r}")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"momentum must be in [0, 1), got {self.momentum}")
+        if not 0 < self.trust < math.inf:
+            raise InputError(f"trust must be positive and finite, got {self.trust}")
 
     def scaled_lr(self, global_batch: int) -> Schedule:
         """Return the learning rate schedule for a global batch in images."""
         ratio = global_batch / self.reference_batch
         factor = {"sqrt": math.sqrt(ratio), "linear": ratio, "none": 1.0}[self.lr_scaling]
-        return replace(self.lr, value=self.lr.value * factor)
+        ends = factor if self.scale_final else 1.0
+        final = None if self.lr.final is None else self.lr.final * ends
+        return replace(
+            self.lr, value=self.lr.value * factor, final=final, start=self.lr.start * ends
+        )
 
 
 def parameter_groups(
-    named: Iterable[tuple[str, nn.Parameter]], depth: int, recipe: Recipe
+    named: Iterable[tuple[str, nn.Parameter]], backbone: Layered, recipe: Recipe
 ) -> list[dict[str, Any]]:
     """Return optimiser groups with their factors on rate and decay, by the names of parameters.
 
-    Block i has layer i + 1, the tokens, positions and patch embedding have layer 0, and everything
-    else layer depth + 1; the rate is multiplied by layer_decay^(depth + 1 - layer).
+    The rate is multiplied by layer_decay^(depth + 1 - layer), where the layer is the backbone's for
+    its own parameters, 0 for an objective's mask token, which enters the backbone, and depth + 1
+    for everything else. Biases, norms, residual scales and all other vectors and scalars have no
+    decay, and LARS does not adapt the rate of vectors and scalars.
 
     Args:
         named: Names and parameters; those without gradient are left out.
-        depth: Number of blocks of the backbone.
+        backbone: Knows the layers of the parameters whose names contain ``backbone``.
         recipe: The factors.
     """
-    groups: dict[tuple[float, float, bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in named:
+    groups: dict[tuple[float, float, bool, bool, bool], list[nn.Parameter]] = {}
+    for place, parameter in named:
         if not parameter.requires_grad:
             continue
-        lr = recipe.layer_decay ** (depth + 1 - _layer(name, depth))
+        name = _PLACE_IN_JOINT.sub("", place)
+        lr = recipe.layer_decay ** (backbone.depth + 1 - _layer(name, backbone))
         if "patch_embed" in name:
             lr *= recipe.patch_embed_lr
-        no_decay = name.endswith(".bias") or "norm" in name or "gamma" in name
-        key = (lr, float(not no_decay), "last_layer" in name, _is_backbone(name))
+        vector = parameter.ndim <= 1
+        no_decay = vector or name.endswith(".bias") or "norm" in name or "gamma" in name
+        key = (lr, float(not no_decay), "last_layer" in name, _is_backbone(name), not vector)
         groups.setdefault(key, []).append(parameter)
     return [
         {
@@ -95,10 +138,33 @@ def parameter_groups(
             "lr_factor": lr,
             "decay_factor": decay,
             "last_layer": last,
-            "backbone": backbone,
+            "backbone": in_backbone,
+            "always_adapt": adapted,  # timm's name
         }
-        for (lr, decay, last, backbone), parameters in groups.items()
+        for (lr, decay, last, in_backbone, adapted), parameters in groups.items()
     ]
+
+
+def build_optimizer(
+    named: Iterable[tuple[str, nn.Parameter]],
+    backbone: Layered,
+    recipe: Recipe,
+    lr: float,
+    fused: bool,
+) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser of the parameters that have a gradient.
+
+    Args:
+        named: Names and parameters, see :func:`parameter_groups`.
+        backbone: See :func:`parameter_groups`.
+        recipe: What is built; rate and decay are those of :func:`set_rates`, once it is called.
+        lr: Learning rate until then.
+        fused: Whether AdamW takes its fused step; LARS has none.
+    """
+    groups = parameter_groups(named, backbone, recipe)
+    if recipe.optimizer == "lars":
+        return LARS(groups, lr, momentum=recipe.momentum, trust=recipe.trust)
+    return torch.optim.AdamW(groups, lr=lr, betas=recipe.betas, eps=recipe.eps, fused=fused)
 
 
 def set_rates(
@@ -122,16 +188,13 @@ def set_rates(
 
 
 def _is_backbone(name: str) -> bool:
-    # The objective's own mask token enters the backbone; a predictor's belongs to the predictor.
+    # An objective's own mask token enters the backbone; a predictor's belongs to the predictor.
     return "backbone" in name.split(".") or name == "mask_token"
 
 
-def _layer(name: str, depth: int) -> int:
-    parts = name.split(".")
-    if not _is_backbone(name):
-        return depth + 1
-    if any(part in _FIRST_LAYER for part in parts):
+def _layer(name: str, backbone: Layered) -> int:
+    if name == "mask_token":
         return 0
-    if "blocks" in parts:
-        return int(parts[parts.index("blocks") + 1]) + 1
-    return depth + 1
+    if not _is_backbone(name):
+        return backbone.depth + 1
+    return backbone.layer_of(f".{name}".rpartition(".backbone.")[2])

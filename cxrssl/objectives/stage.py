@@ -36,7 +36,8 @@ def load_stage(objective: nn.Module, state: dict[str, Tensor], path: str) -> str
         InputError: If the checkpoint is of another objective or another size.
     """
     resized = 0
-    for name, module in objective.named_modules():
+    # A backbone that several objectives share is saved under each of its names.
+    for name, module in objective.named_modules(remove_duplicate=False):
         key = f"{name}.vit.pos_embed"
         if isinstance(module, ViT) and key in state:
             first = int(module.class_position)

@@ -51,3 +51,8 @@ class Teacher(nn.Module):
         for mine, theirs in zip(self.module.buffers(), student.buffers(), strict=True):
             mine.copy_(theirs)
         return momentum
+
+    @torch.no_grad()
+    def restart(self, student: nn.Module) -> None:
+        """Become equal to the student again."""
+        self.module.load_state_dict(student.state_dict())

@@ -7,12 +7,13 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cxrssl.backbones import ViT, pick_tokens
+from cxrssl.backbones import Backbone, pick_tokens
 from cxrssl.errors import InputError
 from cxrssl.heads import Predictor
 from cxrssl.losses import TokenDistance
 from cxrssl.objectives.jepa import JEPA
 from cxrssl.objectives.recipe import Recipe
+from cxrssl.objectives.vit_only import vit_only
 from cxrssl.schedules import Schedule
 from cxrssl.views import ACTION, IDENTITY, Views, WorldViews
 
@@ -83,7 +84,7 @@ class WorldModel(JEPA):
 
     def __init__(
         self,
-        backbone: ViT,
+        backbone: Backbone,
         *,
         views: Views | None = None,
         weights: Mapping[str, float] | None = None,
@@ -141,12 +142,13 @@ class WorldModel(JEPA):
         if not any(map(self._has, ("local", "global", "domain"))):
             raise InputError("all tasks have weight 0: nothing is left to train")
 
-    def default_views(self, backbone: ViT) -> Views:
+    def default_views(self, backbone: Backbone) -> Views:
         """Return :class:`WorldViews` at the backbone's size."""
+        vit = vit_only(backbone, "WorldModel")
         return WorldViews(
-            image_size=backbone.grid[0] * backbone.patch_size,
-            patch_size=backbone.patch_size,
-            in_chans=backbone.arguments["in_chans"],
+            image_size=vit.grid[0] * vit.patch_size,
+            patch_size=vit.patch_size,
+            in_chans=vit.in_chans,
         )
 
     def loss_terms(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
@@ -165,6 +167,9 @@ class WorldModel(JEPA):
         terms = {name: self._loss(predicted[name], wanted[name]) for name in passes}
         if self.weight("variance") != 0:
             terms["variance"] = self._variance(list(predicted.values()))
+        # Passes of one context have one mean, which counts once.
+        means = dict.fromkeys(each.mean for each in passes.values())
+        terms |= self.regulariser([crop for mean in means for crop in mean.chunk(2)])
         if self.monitoring:
             self._monitor(list(predicted.values()), next(iter(wanted.values())))
         return terms
@@ -178,7 +183,7 @@ class WorldModel(JEPA):
             index: Patches (B, Kc) that are seen; all if left out.
         """
         with _evaluating(self.backbone, self.predictor):
-            return self._context(images, index)
+            return self._context(images, index)[0]
 
     @torch.no_grad()
     def predict(
@@ -216,30 +221,31 @@ class WorldModel(JEPA):
         """Return the passes of both crops from themselves and from each other."""
         distorted = self.domain == "unified"
         images = crops["context" if distorted else "target"]
-        context = self._context(images, crops["context_index"])  # (M, Kc, d)
+        context, mean = self._context(images, crops["context_index"])  # (M, Kc, d), (M, D)
         action = self._told(crops["action"] if distorted else self._identity(images))
         passes = {}
         if self._has("local"):
             index = crops["target_index"]
             codes = self._codes(index, order=self.target_order)
-            passes["local"] = Pass(context, codes, action, index)
+            passes["local"] = Pass(context, codes, action, index, mean)
         if self._has("global"):
             index = self._elsewhere(crops["target_index"])
             offset = crops["offset"] if self.told_offset else None
             codes = self._codes(index, offset, self.target_order)
             other = None if action is None else _swap(action)
-            passes["global"] = Pass(_swap(context), codes, other, index)
+            passes["global"] = Pass(_swap(context), codes, other, index, mean)
         return passes
 
     def _distortion(self, crops: dict[str, Tensor]) -> "Pass":
         """Return the pass of both crops from the whole of their distortions."""
         index = self._elsewhere(crops["target_index"])
-        context = self._context(crops["context"], None)
+        context, mean = self._context(crops["context"], None)
         return Pass(
             context,
             self._codes(index, order=self.target_order),
             self._told(crops["action"]),
             index,
+            mean,
         )
 
     def _predict_together(self, passes: dict[str, "Pass"]) -> dict[str, Tensor]:
@@ -287,6 +293,8 @@ class Pass(NamedTuple):
     """(M, 5)."""
     patches: Tensor
     """Patches (M, Kt) of the target crop."""
+    mean: Tensor
+    """Mean context tokens (M, D) of the backbone, in the crops' own order."""
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -1,30 +1,28 @@
 """The views of DINOv2: two global crops, several local ones, and block masks."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from cxrssl.errors import InputError
+from cxrssl.views.augment import (
+    RADIOGRAPH,
+    RATIO,
+    CropLaw,
+    Preset,
+    augmented_crops,
+    choose_preset,
+)
 from cxrssl.views.base import MIMIC_MEAN, MIMIC_STD, Views, check_image, patch_grid
-from cxrssl.views.crops import CropMode, check_crop, random_resized_crop
+from cxrssl.views.crops import CropMode, check_crop
 from cxrssl.views.masking import BlockMasking
 from cxrssl.views.photometry import Photometry
 
 __all__ = ["MultiCrop"]
-
-RATIO = (3 / 4, 4 / 3)
-
-
-class Preset(NamedTuple):
-    """Probability of a flip, and the photometry of the two global crops and of the local ones."""
-
-    flip: float
-    photometry: tuple[Photometry, Photometry, Photometry]
 
 
 def _dinov2(blur: tuple[float, float, float]) -> Preset:
@@ -35,20 +33,8 @@ def _dinov2(blur: tuple[float, float, float]) -> Preset:
     return Preset(0.5, (first, second, local))
 
 
-def _radiograph() -> Preset:
-    photometry = Photometry(
-        brightness=(0.8, 1.2),
-        contrast=(0.7, 1.3),
-        gamma=(0.8, 1.25),
-        jitter_p=0.8,
-        blur_p=0.2,
-        blur_sigma=(0.1, 1.0),
-    )
-    return Preset(0.0, (photometry, photometry, photometry))
-
-
 PRESETS = {
-    "radiograph": _radiograph(),
+    "radiograph": Preset(0.0, (RADIOGRAPH,) * 3),
     "dinov2": _dinov2(blur=(0.0, 0.9, 0.5)),
     "dinov2-published": _dinov2(blur=(1.0, 0.1, 0.5)),
 }
@@ -118,8 +104,7 @@ class MultiCrop(Views):
         std: float = MIMIC_STD,
     ) -> None:
         super().__init__(image_size=global_size, in_chans=in_chans, mean=mean, std=std)
-        if preset not in PRESETS:
-            raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+        chosen = choose_preset(PRESETS, preset, flip, photometry)
         if n_local < 0:
             raise InputError(f"n_local must not be negative, got {n_local}")
         grid = patch_grid(global_size, patch_size, "global_size")
@@ -132,10 +117,8 @@ class MultiCrop(Views):
         self.global_scale = global_scale
         self.local_scale = local_scale
         self.crop_mode: CropMode = crop_mode
-        self.flip = _checked_flip(PRESETS[preset].flip if flip is None else flip)
-        self.photometry = _checked_kinds(
-            PRESETS[preset].photometry if photometry is None else photometry
-        )
+        self.flip = chosen.flip
+        self.photometry = _checked_kinds(chosen.photometry)
         self.patch_size = patch_size
         self.masking = BlockMasking(
             grid,
@@ -178,20 +161,9 @@ class MultiCrop(Views):
         rng: np.random.Generator,
     ) -> Tensor:
         """Return one crop per photometry, (len(photometry), C, size, size)."""
-        crops = np.empty((len(photometry), 1, size, size), dtype=np.float32)
-        for crop, change in zip(crops, photometry, strict=True):
-            cut, _ = random_resized_crop(image, size, scale, RATIO, rng, self.crop_mode)
-            if rng.random() < self.flip:
-                cut = np.asarray(cv2.flip(cut, 1), dtype=np.uint8)
-            pixels, table = change.draw(cut, rng)
-            cv2.LUT(pixels, self.normalised_levels[table], dst=crop[0])
-        return torch.from_numpy(crops).expand(-1, self.in_chans, -1, -1)
-
-
-def _checked_flip(flip: float) -> float:
-    if not 0 <= flip <= 1:
-        raise InputError(f"flip must be a probability, got {flip}")
-    return flip
+        law = CropLaw(size, scale, RATIO, self.flip, self.crop_mode)
+        crops = augmented_crops(image, law, photometry, self.normalised_levels, rng)
+        return crops.expand(-1, self.in_chans, -1, -1)
 
 
 def _checked_kinds(

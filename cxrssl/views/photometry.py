@@ -15,7 +15,6 @@ __all__ = ["Photometry"]
 LEVELS: NDArray[np.uint8] = np.arange(256, dtype=np.uint8)
 """The look-up table that changes nothing."""
 
-BLUR_SIDE = 9
 SOLARISE_FROM = 128
 
 
@@ -36,10 +35,14 @@ class Photometry:
         gamma: Smallest and largest exponent of the grey value in [0, 1], drawn log-uniformly.
         jitter_p: Probability of gamma, brightness and contrast together.
         blur_p: Probability of the blur. This is the probability that it is *applied*.
-        blur_sigma: Smallest and largest standard deviation of the blur in pixels of the view; its
-            kernel is 9 x 9 pixels.
+        blur_sigma: Smallest and largest standard deviation of the blur in pixels of the view.
+        blur_kernel: Side of the blur's kernel in pixels, odd. DINOv2 has 9; 23 is MLVICX's, and
+            wide enough for VICReg's blur, which has no kernel.
         solarise_p: Probability that grey values from 128 upwards are inverted.
         noise: Standard deviation of additive Gaussian noise, as a share of the full range.
+
+    Raises:
+        InputError: An option is out of range, or the kernel's side is not odd and positive.
     """
 
     brightness: tuple[float, float] = (1.0, 1.0)
@@ -48,6 +51,7 @@ class Photometry:
     jitter_p: float = 1.0
     blur_p: float = 0.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
+    blur_kernel: int = 9
     solarise_p: float = 0.0
     noise: float = 0.0
 
@@ -59,6 +63,8 @@ class Photometry:
         for name in ("jitter_p", "blur_p", "solarise_p"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must be a probability, got {getattr(self, name)}")
+        if self.blur_kernel < 1 or self.blur_kernel % 2 != 1:
+            raise InputError(f"blur_kernel must be odd and positive, got {self.blur_kernel}")
         if not 0 <= self.noise < math.inf:
             raise InputError(f"noise must be finite and not negative, got {self.noise}")
 
@@ -80,7 +86,8 @@ class Photometry:
         if rng.random() < self.jitter_p:
             table = self._jitter(image, rng)
         if rng.random() < self.blur_p:
-            image = _blur(_look_up(image, table), rng.uniform(*self.blur_sigma))
+            sigma = rng.uniform(*self.blur_sigma)
+            image = _blur(_look_up(image, table), sigma, self.blur_kernel)
             table = LEVELS
         if self.noise > 0:
             image = _add_noise(_look_up(image, table), 255 * self.noise, rng)
@@ -120,9 +127,9 @@ def _mean(image: NDArray[np.uint8], curve: NDArray[np.float64]) -> float:
     return float(counts.ravel() @ curve) / image.size
 
 
-def _blur(image: NDArray[np.uint8], sigma: float) -> NDArray[np.uint8]:
+def _blur(image: NDArray[np.uint8], sigma: float, side: int) -> NDArray[np.uint8]:
     # On uint8 the separable filter is several times quicker than GaussianBlur, and rounds once.
-    kernel = cv2.getGaussianKernel(BLUR_SIDE, sigma, cv2.CV_32F)
+    kernel = cv2.getGaussianKernel(side, sigma, cv2.CV_32F)
     blurred = cv2.sepFilter2D(image, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
     return np.asarray(blurred, dtype=np.uint8)
 

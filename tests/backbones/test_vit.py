@@ -37,7 +37,7 @@ def test_golden_tokens(golden_vit, size):
 @pytest.mark.parametrize("size", SIZES[1:])
 def test_golden_levels(golden_vit, size):
     vit, golden = golden_vit
-    for number, tokens in enumerate(vit.levels(golden[f"{size}/x"], blocks=(0, -1))):
+    for number, tokens in enumerate(vit.levels(golden[f"{size}/x"], levels=(0, -1))):
         image = tokens.patches.transpose(1, 2).unflatten(2, tokens.grid)
         assert_close(image, golden[f"{size}/inter{number}_patch_nchw"], atol=1e-4, rtol=1e-4)
         assert_close(tokens.cls, golden[f"{size}/inter{number}_cls"], atol=1e-4, rtol=1e-4)

@@ -59,7 +59,7 @@ def test_healthy_features(first, later):
 )
 def test_collapsing_prototypes(values, readings, what):
     alarms = Alarms()
-    n, sentence = first_alarm(lambda: alarms.step(values, K))
+    n, sentence = first_alarm(lambda: alarms.step(values, {"": K}))
     assert n == readings
     assert what in sentence
 
@@ -75,18 +75,18 @@ def test_collapsing_prototypes(values, readings, what):
 )
 def test_healthy_prototypes(values):
     alarms = Alarms()
-    assert first_alarm(lambda: alarms.step(values, K)) is None
+    assert first_alarm(lambda: alarms.step(values, {"": K})) is None
 
 
 def test_methods_without_prototypes_raise_none():
     alarms = Alarms(step_patience=1)
-    assert alarms.step({"prototype_usage": 0.0}, None) == []
+    assert alarms.step({"prototype_usage": 0.0}, {}) == []
 
 
 def test_speaks_once_and_again_after_recovery():
     alarms = Alarms(step_patience=2)
     usage = [1, 1, 1, 50, 1, 1, 1]
-    heard = [bool(alarms.step({"prototype_usage": used / K}, K)) for used in usage]
+    heard = [bool(alarms.step({"prototype_usage": used / K}, {"": K})) for used in usage]
     assert heard == [False, True, False, False, False, True, False]
 
 
@@ -108,12 +108,21 @@ def test_bad_settings(settings):
 
 def test_targets_that_become_uniform_are_seen_early():
     alarms = Alarms()
-    assert alarms.step({"teacher_entropy": 0.6 * math.log(K)}, K) == []
+    assert alarms.step({"teacher_entropy": 0.6 * math.log(K)}, {"": K}) == []
     uniform = {"teacher_entropy": 0.998 * math.log(K)}
     for _ in range(2):
-        assert alarms.step(uniform, K) == []
+        assert alarms.step(uniform, {"": K}) == []
     resumed = Alarms()
     resumed.load_state_dict(alarms.state_dict())
-    n, sentence = first_alarm(lambda: resumed.step(uniform, K))
+    n, sentence = first_alarm(lambda: resumed.step(uniform, {"": K}))
     assert n == 3
     assert "entropy rose from 60% to 99.8% of its maximum" in sentence
+
+
+def test_objectives_that_train_together_are_judged_apart():
+    alarms = Alarms(step_patience=2)
+    values = {"first/prototype_usage": 1 / K, "second/prototype_usage": 0.5}
+    prototypes = {"first/": K, "second/": K, "third/": K}
+    assert alarms.step(values, prototypes) == []
+    [sentence] = alarms.step(values, prototypes)
+    assert sentence.startswith("first: ")

@@ -34,7 +34,7 @@ class TinyObjective(LightningModule):
         self.encoder = Encoder()
         self.frozen = nn.BatchNorm1d(3).eval()  # a module with a mode of its own
         self.views = SimpleNamespace(mean=0.5, std=0.25)
-        self.n_prototypes = 16
+        self.prototypes = {"": 16}
         self.monitored = {}
 
     def embed(self, images, pooling="class"):

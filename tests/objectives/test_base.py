@@ -179,8 +179,8 @@ def test_terms_are_float32_and_finite_in_mixed_precision():
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
-def test_a_teacher_in_half_precision_is_refused(precision):
-    with pytest.raises(InputError, match=f"a teacher kept in {precision} cannot follow"):
+def test_weights_in_half_precision_are_refused(precision):
+    with pytest.raises(InputError, match=f"weights kept in {precision} cannot follow"):
         quiet_trainer(precision=precision, max_steps=1).fit(small_objective(), loader(crops(1)))
 
 

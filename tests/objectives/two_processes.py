@@ -5,6 +5,44 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
+from torch.utils._pytree import tree_map
+
+from cxrssl.losses.distributed import sum_with_gradient, world_size
+
+
+class GlobalBatchNorm(nn.Module):
+    """What torch's SyncBatchNorm does, which works on GPUs only."""
+
+    def forward(self, x):
+        over = [0, *range(2, x.ndim)]
+        n = world_size() * x.numel() / x.shape[1]
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        mean = sum_with_gradient(x.sum(over)) / n
+        variance = sum_with_gradient((x - mean.view(shape)).square().sum(over)) / n
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * n / (n - 1), self.momentum)
+            self.num_batches_tracked += 1
+        normed = (x - mean.view(shape)) * (variance.view(shape) + self.eps).rsqrt()
+        return normed * self.weight.view(shape) + self.bias.view(shape)
+
+
+class GlobalBatchNorm1d(GlobalBatchNorm, nn.BatchNorm1d):
+    pass
+
+
+class GlobalBatchNorm2d(GlobalBatchNorm, nn.BatchNorm2d):
+    pass
+
+
+def synchronise(module):
+    """Turn batch norms into ones that see the batches of all processes, in place."""
+    for part in module.modules():
+        if type(part) is nn.BatchNorm1d:
+            part.__class__ = GlobalBatchNorm1d
+        elif type(part) is nn.BatchNorm2d:
+            part.__class__ = GlobalBatchNorm2d
+    return module
 
 
 class Step(nn.Module):
@@ -15,8 +53,8 @@ class Step(nn.Module):
         self.objective = objective
 
     def forward(self, batch):
-        terms = self.objective.loss_terms(batch, 0.5)
-        return torch.stack([self.objective.weight(n) * t for n, t in terms.items()]).sum()
+        terms = self.objective.weighted_terms(batch, 0.5)
+        return torch.stack([weight * term for weight, term in terms.values()]).sum()
 
 
 def train(step, module, batches, lr):
@@ -37,8 +75,8 @@ def train(step, module, batches, lr):
 
 def train_share(rank, objective, batches, lr):
     """Train on this rank's half of each batch."""
-    step = Step(objective)
-    shares = [{name: value.chunk(2)[rank] for name, value in batch.items()} for batch in batches]
+    step = Step(synchronise(objective))
+    shares = [tree_map(lambda value: value.chunk(2)[rank], batch) for batch in batches]
     return train(step, DistributedDataParallel(step), shares, lr)
 
 

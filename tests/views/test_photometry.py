@@ -81,11 +81,35 @@ def test_brightness_and_contrast_come_in_either_order(image):
     assert counts[0] / 200 == pytest.approx(0.5, abs=0.12)
 
 
+@pytest.mark.parametrize("side", [1, 9, 23])
 @pytest.mark.parametrize("sigma", [0.1, 0.4, 1.0, 2.0])
-def test_blur_is_torchvisions(image, rng, sigma):
-    changed = Photometry(blur_p=1.0, blur_sigma=(sigma, sigma))(image, rng)
-    expected = torchvision(functional.gaussian_blur, image, [9, 9], [sigma, sigma])
+def test_blur_is_torchvisions(image, rng, sigma, side):
+    changed = Photometry(blur_p=1.0, blur_sigma=(sigma, sigma), blur_kernel=side)(image, rng)
+    expected = torchvision(functional.gaussian_blur, image, [side, side], [sigma, sigma])
     assert np.abs(changed - expected).max() <= 1
+
+
+def test_the_kernel_of_the_blur_is_nine_unless_given(image):
+    blurred = [
+        Photometry(blur_p=1.0, blur_sigma=(2.0, 2.0), **side)(image, np.random.default_rng(0))
+        for side in ({}, {"blur_kernel": 9}, {"blur_kernel": 23})
+    ]
+    assert np.array_equal(blurred[0], blurred[1])
+    assert not np.array_equal(blurred[0], blurred[2])
+
+
+def test_the_kernel_of_the_blur_cuts_its_tails(rng):
+    # A point of light spreads over the kernel and no further.
+    point = np.zeros((1, 41), dtype=np.uint8)
+    point[0, 20] = 255
+    for side in (3, 9, 23):
+        blur = Photometry(blur_p=1.0, blur_sigma=(30.0, 30.0), blur_kernel=side)
+        assert np.count_nonzero(blur(point, rng)) == side
+
+
+def test_the_kernel_of_the_blur_may_be_wider_than_the_image(rng):
+    grey = np.full((5, 3), 77, dtype=np.uint8)
+    assert (Photometry(blur_p=1.0, blur_kernel=23)(grey, rng) == 77).all()
 
 
 def test_solarise_by_hand(rng):
@@ -168,6 +192,8 @@ def test_the_image_is_left_alone(image, rng):
         ({"jitter_p": 1.5}, "jitter_p must be a probability, got 1.5"),
         ({"blur_p": -0.5}, "blur_p must be a probability, got -0.5"),
         ({"solarise_p": float("nan")}, "solarise_p must be a probability, got nan"),
+        ({"blur_kernel": 8}, "blur_kernel must be odd and positive, got 8"),
+        ({"blur_kernel": -1}, "blur_kernel must be odd and positive, got -1"),
         ({"noise": -1.0}, "noise must be finite and not negative, got -1.0"),
     ],
 )
