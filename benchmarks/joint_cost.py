@@ -3,8 +3,8 @@
     python benchmarks/joint_cost.py [--config examples/joint_all_sigreg.yaml] [--batch 32]
 
 Time is that of forward, backward and moving averages, all in turns in one process. Memory is what a
-step must hold: the tensors saved for the backward pass, and the parameters and buffers; the backbone,
-which is there once, counts once in the sum of the parts too.
+step must hold: the tensors saved for the backward pass, and the parameters and buffers; the
+backbone, which is there once, counts once in the sum of the parts too.
 """
 
 import argparse
@@ -87,9 +87,9 @@ def main() -> None:
     print("| what | ms, median | saved for backward, MB |\n|---|---|---|")
     for name, values in times.items():
         print(f"| {name} | {1000 * statistics.median(values):.0f} | {saved[name] / 2**20:.1f} |")
-    parts = zip(*(times[name] for name in joint.objectives), strict=True)
+    alone_times = zip(*(times[name] for name in joint.objectives), strict=True)
     ratio = statistics.median(
-        whole / sum(each) for whole, each in zip(times["Joint"], parts, strict=True)
+        whole / sum(each) for whole, each in zip(times["Joint"], alone_times, strict=True)
     )
     memory = saved["Joint"] / sum(saved[name] for name in joint.objectives)
     print(f"Joint over the sum of the parts: time {ratio:.3f}, saved tensors {memory:.3f}")

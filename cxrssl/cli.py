@@ -37,6 +37,7 @@ _KNOWN_NOISE = (
     "Found .* module.s. in eval mode.*",  # a teacher stays in evaluation mode by design
     ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
     "Checkpoint directory .* exists and is not empty.*",
+    "Precision .* is not supported by the model summary.*",  # which only rounds a size
     "The dirpath has changed from.*",  # every run has a folder of its own
     "Total length of .* across ranks is zero.*",  # an index without a validation split
     "Couldn't infer the batch indices.*",  # batches carry the numbers of their images

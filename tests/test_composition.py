@@ -12,7 +12,7 @@ import pytest
 from cxrssl.__main__ import main
 from cxrssl.data.phantom import Phantom, write_png
 
-N_IMAGES, SIDE, PATCH = 12, 32, 8
+N_IMAGES, SIDE, PATCH = 12, 64, 16
 VIT = {"name": "vit_tiny", "patch_size": PATCH, "width": 32, "depth": 2, "heads": 2}
 BACKBONES = {
     "vit": ("ViT", {**VIT, "registers": 2}),
@@ -21,7 +21,7 @@ BACKBONES = {
 }
 HEAD = {"prototypes": 16, "hidden": 16, "bottleneck": 8}
 PREDICTOR = {"width": 24, "depth": 2, "heads": 2}
-CROPS = {"global_size": SIDE, "local_size": 16, "n_local": 2, "patch_size": PATCH}
+CROPS = {"global_size": SIDE, "local_size": 48, "n_local": 2, "patch_size": PATCH}
 TOKENS = {"image_size": SIDE, "patch_size": PATCH, "min_keep": 1}
 
 
@@ -68,7 +68,8 @@ NEEDS_VIT = ("DINOv2", "WorldModel", "IJEPA")
 def refusal(objective, backbone):
     """Return what the command says of a combination that cannot work, None if it can."""
     if backbone == "resnet":
-        return next((f"{n} hides patch tokens" for n in NEEDS_VIT if n in objective), None)
+        first = [name for name in objective.split() if name in NEEDS_VIT]
+        return f"{first[0]} hides patch tokens" if first else None
     if backbone == "bare_vit" and NEEDS_CLASS_TOKEN in objective:
         return "DINOv2 compares class tokens"
     return None

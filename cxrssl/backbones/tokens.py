@@ -35,7 +35,8 @@ class Tokens(NamedTuple):
     @property
     def map(self) -> Tensor:
         """The patches as a map (B, D, h, w)."""
-        return self.patches.transpose(1, 2).unflatten(2, self.grid)
+        level: Tensor = self.patches.transpose(1, 2).unflatten(2, self.grid)
+        return level
 
     def pool(self, pooling: Pooling) -> Tensor:
         """Return one vector for the image, (B, D) or (B, 2 D).
@@ -44,6 +45,9 @@ class Tokens(NamedTuple):
             pooling: ``class`` for the class token, ``mean`` for the mean patch token, ``both`` for
                 one after the other. Without a class token all three are the mean patch token.
         """
+        if self.cls is not None and pooling == "class":
+            return self.cls
+        mean: Tensor = self.patches.mean(1)
         if self.cls is None or pooling == "mean":
-            return self.patches.mean(1)
-        return self.cls if pooling == "class" else torch.cat([self.cls, self.patches.mean(1)], 1)
+            return mean
+        return torch.cat([self.cls, mean], dim=1)

@@ -222,8 +222,8 @@ class ViT(Backbone):
             self._embed(x, mask, mask_token, keep)
             for x, mask, keep in zip(inputs, masks, keeps, strict=True)
         ]
-        groups, grids = ([each[part] for each in embedded] for part in (0, 1))
-        groups = self._run_blocks(groups, grids, range(self.depth))
+        grids = [grid for _, grid in embedded]
+        groups = self._run_blocks([tokens for tokens, _ in embedded], grids, range(self.depth))
         return [self._split(self.vit.norm(x), grid) for x, grid in zip(groups, grids, strict=True)]
 
     def levels(
@@ -266,7 +266,7 @@ class ViT(Backbone):
         return self.depth + 1
 
     def insert_gates(self, levels: Sequence[int], kernel: int = 7) -> None:
-        """Put a :class:`ResidualGate` behind each of the given blocks; it starts as the identity."""
+        """Put a :class:`ResidualGate` behind each of the given blocks."""
         numbers = checked_gates(levels, self.depth)
         if self.gates:
             raise InputError(f"the backbone has gates already, at {self.arguments['gates']}")

@@ -147,7 +147,7 @@ def load_encoder(path: str | Path, *, drop_gates: bool = False) -> ViT | ConvNet
     Raises:
         InputError: If the file cannot be read or does not describe itself.
     """
-    state, description = read_weights(path)
+    _, description = read_weights(path)
     if description is None:
         raise InputError(
             f"{path} does not say which encoder it holds; build a backbone of the right size and "

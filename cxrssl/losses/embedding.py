@@ -14,8 +14,8 @@ def embedding_statistics(z: Tensor) -> dict[str, Tensor]:
         ``std``: the mean unbiased standard deviation of the dimensions; ``active_hinges``: the
         share of dimensions on which VICReg's variance term acts, those below 1; ``effective_rank``:
         the exponential of the entropy of the singular values' shares (RankMe, arXiv 2210.02885) of
-        the centred rows, at most B - 1, 0 where all are equal; ``correlation``: the mean absolute correlation of two
-        different dimensions, constant ones left out.
+        the centred rows, at most B - 1, 0 where all are equal; ``correlation``: the mean absolute
+        correlation of two different dimensions, constant ones left out.
     """
     with torch.autocast(z.device.type, enabled=False):
         rows = z.flatten(1).float()
@@ -36,7 +36,8 @@ def _effective_rank(rows: Tensor) -> Tensor:
     product = rows @ rows.T if len(rows) < rows.shape[1] else rows.T @ rows
     values = torch.linalg.eigvalsh(product).clamp(min=0).sqrt()
     shares = values / values.sum()
-    return torch.special.entr(shares).sum().exp().nan_to_num(0.0).float()
+    rank: Tensor = torch.special.entr(shares).sum().exp().nan_to_num(0.0).float()
+    return rank
 
 
 def _correlation(rows: Tensor) -> Tensor:
@@ -45,4 +46,5 @@ def _correlation(rows: Tensor) -> Tensor:
     dim = used.shape[1]
     if dim < 2:
         return rows.new_zeros(())
-    return ((used.T @ used).abs().sum() - dim) / (dim * (dim - 1))
+    mean: Tensor = ((used.T @ used).abs().sum() - dim) / (dim * (dim - 1))
+    return mean

@@ -20,7 +20,8 @@ def draw_directions(
         device: Where the result goes.
     """
     directions = torch.randn(dim, n, generator=generator)
-    return (directions / directions.norm(dim=0)).to(device)
+    unit: Tensor = directions / directions.norm(dim=0)
+    return unit.to(device)
 
 
 def sigreg(z: Tensor, directions: Tensor, points: int = 17, limit: float = 5.0) -> Tensor:
@@ -41,7 +42,7 @@ def sigreg(z: Tensor, directions: Tensor, points: int = 17, limit: float = 5.0) 
         limit: Where the integral ends.
 
     Returns:
-        A scalar, float32 or, for float64 embeddings, float64.
+        A scalar in single precision; in double for embeddings in double.
 
     Raises:
         ValueError: If ``points`` is even or less than 3, or ``limit`` is not positive.
@@ -64,5 +65,5 @@ def sigreg(z: Tensor, directions: Tensor, points: int = 17, limit: float = 5.0) 
             sum_with_gradient(torch.stack([angles.cos().sum(1), angles.sin().sum(1)])) / n
         )
         distance = (real - normal[:, None]).square() + imaginary.square()  # (T, K)
-        statistic = n * ((weights * normal) @ distance)
+        statistic: Tensor = n * ((weights * normal) @ distance)
         return statistic.mean()

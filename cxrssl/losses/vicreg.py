@@ -25,7 +25,8 @@ def vicreg_terms(first: Tensor, second: Tensor) -> dict[str, Tensor]:
         second: Those of the second view.
 
     Returns:
-        ``invariance``, ``variance`` and ``covariance``, float32 or, for float64 embeddings, float64.
+        ``invariance``, ``variance`` and ``covariance`` in single precision; in double for
+        embeddings in double.
 
     Raises:
         ValueError: If the shapes differ or there are fewer than two rows in all processes.

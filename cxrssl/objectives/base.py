@@ -59,7 +59,9 @@ class Objective(LightningModule, ABC):
     """Names of all terms, so that a misspelt weight is refused at once; checked later if empty."""
     batch_keys: ClassVar[tuple[str, ...]] = ()
     """What a batch must hold; checked with a message before the terms are computed."""
-    n_directions: ClassVar[int] = 1024
+    fewest_images: int = 1
+    """Images over all processes that the terms need."""
+    n_directions: int = 1024
     """Directions of the term ``sigreg``."""
     trained_pooling: Pooling = "both"
     """What of the tokens is trained to stand for an image; ``mean`` says the class token is not."""
@@ -286,6 +288,12 @@ class Objective(LightningModule, ABC):
         if self.backbone.load_report is not None:
             rank_zero_info(f"Backbone from {self.backbone.load_report}")
         self._take_over_once()
+        batch = self.global_batch() // self.trainer.accumulate_grad_batches
+        if 0 < batch < self.fewest_images:
+            raise InputError(
+                f"{type(self).__name__} compares images and needs at least {self.fewest_images} in "
+                f"a batch over all processes, got {batch}: raise data.batch_size"
+            )
         local = [m for m in self.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
         if self.trainer.world_size > 1 and any(m.training for m in local):
             rank_zero_warn(
@@ -447,6 +455,8 @@ class Objective(LightningModule, ABC):
         return {"loss": total, **{name: term for name, (_, term) in terms.items()}}
 
     def _log_held_out(self, name: str, batch: dict[str, Any]) -> None:
+        if len(batch["image_number"]) * world_size() < self.fewest_images:
+            return  # the rest of a split
         self.monitoring = False
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         step = self.trainer.global_step if fitting else self._trained_steps

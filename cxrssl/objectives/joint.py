@@ -81,6 +81,7 @@ class Joint(Objective):
             raise InputError(
                 f"encoder must be one of {', '.join(children)}, got {self.encoder_of!r}"
             )
+        self.fewest_images = max(child.fewest_images for child in children.values())
         self._recipe_of = first if recipe is None else None
         self._check_stages()
 
@@ -233,6 +234,8 @@ def _made(
     """Return the objectives; none but the first may give the backbone new parts."""
     children: dict[str, Objective] = {}
     for name, make in objectives.items():
+        if hasattr(nn.ModuleDict, name):
+            raise InputError(f"an objective cannot be called {name!r}: choose another name")
         before = len(list(backbone.parameters()))
         children[name] = make(backbone)
         if len(children) > 1 and len(list(backbone.parameters())) != before:

@@ -121,7 +121,9 @@ class LeJEPA(Objective):
         tokens = self.backbone.forward_many([x.transpose(0, 1).flatten(0, 1) for x in crops])
         pooled = torch.cat([group.pool(self.trained_pooling) for group in tokens])
         # (V, B, K), the global crops first; all crops share the projector's batch norms.
-        embeddings = self.projector(pooled).float().unflatten(0, (-1, len(crops[0])))
+        projected = self.projector(pooled)
+        precise = projected.to(torch.promote_types(projected.dtype, torch.float32))
+        embeddings = precise.unflatten(0, (-1, len(crops[0])))
         centre = embeddings[: crops[0].shape[1]].mean(0)
         terms = {}
         if self.weight("invariance") != 0:

@@ -1,5 +1,6 @@
 """MLVICX: VICReg on the whole image and on features fused from several levels."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Literal
 
@@ -73,8 +74,8 @@ class MLVICX(Objective):
         gating: ``inline``, ``side`` or ``off``; by default ``inline`` in a ConvNet, as published,
             and ``side`` in a ViT, whose weights then remain of use without gates. In-line gates of
             a ViT are residual and begin as the identity.
-        gate_kernel: Side of the gates' spatial convolution; 7, but 3 in a ViT whose grid has at most
-            7 rows, if left out.
+        gate_kernel: Side of the gates' spatial convolution; 7 if left out, but 3 in a ViT whose
+            grid has at most 7 rows.
         lambda_local: Factor on the local terms; 0 leaves the local head out.
         train_level_convs: Whether the convolutions that bring the levels to one width are trained;
             the published code created them after its optimiser, so that they never were.
@@ -94,6 +95,7 @@ class MLVICX(Objective):
     }
     term_names: ClassVar[tuple[str, ...]] = tuple(default_weights)
     batch_keys: ClassVar[tuple[str, ...]] = ("views",)
+    fewest_images = 2
 
     def __init__(
         self,
@@ -115,14 +117,11 @@ class MLVICX(Objective):
         fusion_size: int = 64,
         pooling: Pooling = "mean",
     ) -> None:
-        vit = isinstance(backbone, ViT)
-        where = gating or ("side" if vit else "inline")
-        if where not in ("inline", "side", "off"):
-            raise InputError(f"gating must be 'inline', 'side' or 'off', got {gating!r}")
+        where = _checked_gating(gating, backbone)
         if not 0 <= lambda_local < float("inf"):
             raise InputError(f"lambda_local must be finite and not negative, got {lambda_local}")
-        numbers = _checked_levels(backbone, levels)
-        kernel = gate_kernel or (3 if vit and min(backbone.grid) <= 7 else 7)
+        numbers = _checked_levels(backbone, levels, stem)
+        kernel = gate_kernel or _default_kernel(backbone)
         if where == "inline" and not backbone.arguments["gates"]:
             backbone.insert_gates(numbers, kernel)
         super().__init__(
@@ -138,22 +137,15 @@ class MLVICX(Objective):
         self.gating = where
         self.lambda_local = lambda_local
         self.trained_pooling = pooling
-        dims = [backbone.level_dims[number] for number in numbers]
-        if stem:
-            if not vit:
-                raise InputError("stem is for a ViT: a ConvNet's stem is its level 0")
-            dims = [backbone.embed_dim, *dims]
-        self.norms = _norms(dims) if vit else None
-        side = where == "side"
-        self.gates = (
-            nn.ModuleList(ContextBottleneck(d, kernel=kernel) for d in dims) if side else None
-        )
+        dims = [backbone.embed_dim] * stem + [backbone.level_dims[number] for number in numbers]
+        self.norms = _norms(dims) if isinstance(backbone, ViT) else None
+        self.gates = _gates(dims, kernel) if where == "side" else None
         if not any(map(self._trains, ("global", "local"))):
             raise InputError("all terms have weight 0: nothing is left to train")
         if self._trains("global"):
             self.global_head = global_head(pooled_dim(backbone, pooling))
         if self._trains("local"):
-            self.local_head = local_head(dims, None if vit else fusion_size)
+            self.local_head = local_head(dims, None if self.norms is not None else fusion_size)
             self.local_head.fusion.requires_grad_(train_level_convs)
 
     def default_views(self, backbone: Backbone) -> Views:
@@ -195,7 +187,7 @@ class MLVICX(Objective):
 
     def _levels(self, images: Tensor) -> list[Tokens]:
         """Return the tokens of every level, normalised where the backbone's are not."""
-        if self.norms is None:
+        if not isinstance(self.backbone, ViT) or self.norms is None:
             return self.backbone.levels(images, self.levels)
         tokens = self.backbone.levels(images, self.levels, norm="last", stem=self.stem)
         return [
@@ -215,14 +207,24 @@ class MLVICX(Objective):
                 self.monitored[f"level{number}_std"] = spread
 
 
-def _checked_levels(backbone: Backbone, levels: Sequence[int] | None) -> list[int]:
+def _checked_gating(
+    gating: Literal["inline", "side", "off"] | None, backbone: Backbone
+) -> Literal["inline", "side", "off"]:
+    if gating not in (None, "inline", "side", "off"):
+        raise InputError(f"gating must be 'inline', 'side' or 'off', got {gating!r}")
+    return gating or ("side" if isinstance(backbone, ViT) else "inline")
+
+
+def _checked_levels(backbone: Backbone, levels: Sequence[int] | None, stem: bool) -> list[int]:
     """Return the numbers of the levels, counted from 0."""
-    depth = len(backbone.level_dims)
+    vit, depth = isinstance(backbone, ViT), len(backbone.level_dims)
+    if stem and not vit:
+        raise InputError("stem is for a ViT: a ConvNet's stem is its level 0")
     if levels is None:
-        n = min(4, depth) if isinstance(backbone, ViT) else depth
+        n = min(4, depth) if vit else depth
         return [(number + 1) * depth // n - 1 for number in range(n)]
     numbers = [number + depth if number < 0 else number for number in levels]
-    rising = all(a < b for a, b in zip(numbers, numbers[1:], strict=False))
+    rising = all(lower < higher for lower, higher in itertools.pairwise(numbers))
     if not numbers or not rising or numbers[0] < 0 or numbers[-1] != depth - 1:
         raise InputError(
             f"levels must rise and end with the last of the backbone's {depth}, {depth - 1}; got "
@@ -234,3 +236,11 @@ def _checked_levels(backbone: Backbone, levels: Sequence[int] | None) -> list[in
 def _norms(dims: Sequence[int]) -> nn.ModuleList:
     """Return a layer norm for each level of a ViT but the last, which the backbone normalises."""
     return nn.ModuleList([*(nn.LayerNorm(dim) for dim in dims[:-1]), nn.Identity()])
+
+
+def _gates(dims: Sequence[int], kernel: int) -> nn.ModuleList:
+    return nn.ModuleList(ContextBottleneck(dim, kernel=kernel) for dim in dims)
+
+
+def _default_kernel(backbone: Backbone) -> int:
+    return 3 if isinstance(backbone, ViT) and min(backbone.grid) <= 7 else 7

@@ -72,6 +72,7 @@ class VICReg(Objective):
     }
     term_names: ClassVar[tuple[str, ...]] = ("invariance", "variance", "covariance")
     batch_keys: ClassVar[tuple[str, ...]] = ("views",)
+    fewest_images = 2
 
     def __init__(
         self,

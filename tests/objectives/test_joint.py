@@ -166,7 +166,7 @@ def test_goes_on_from_a_stage_of_its_own_at_another_size(tmp_path):
 
     larger = ViT("vit_tiny", img_size=64, patch_size=8, width=32, depth=2, heads=2)
     again = small_joint("dinov2", "mlvicx", backbone=larger, init_from=str(path))
-    assert "3 position table(s) resampled" in " ".join(again.take_over_earlier())
+    assert "4 position table(s) resampled" in " ".join(again.take_over_earlier())
 
 
 def test_gates_put_in_line_after_a_teacher_was_copied_are_refused():
@@ -189,6 +189,12 @@ def test_gates_put_in_line_after_a_teacher_was_copied_are_refused():
 def test_mistakes_are_named(options, part):
     with pytest.raises(InputError, match=part):
         small_joint("dinov2", "mlvicx", **options)
+
+
+@pytest.mark.parametrize("name", ["keys", "pop", "a.b"])
+def test_names_that_modules_cannot_have_are_refused(name):
+    with pytest.raises(InputError):
+        small_joint(children={name: small_mlvicx})
 
 
 def test_an_empty_joint_is_refused():

@@ -2,11 +2,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from cxrssl.backbones import ViT
+from cxrssl.backbones import ViT, load_encoder
 from cxrssl.errors import InputError
 from cxrssl.losses import vicreg_terms
 from cxrssl.objectives import MLVICX
 from tests.objectives.siamese_training import batches, small_convnet, small_mlvicx, small_vit
+from tests.objectives.training import loader, quiet_trainer
 
 TERMS = {
     f"{branch}_{part}"
@@ -142,3 +143,33 @@ def test_watches_levels_and_embeddings(batch):
 def test_options_out_of_range_are_refused(options, part):
     with pytest.raises(InputError, match=part):
         small_mlvicx(**options)
+
+
+@pytest.mark.parametrize("kind", ["vit", "convnet"])
+def test_in_line_gates_are_saved_with_the_encoder(tmp_path, kind):
+    backbone = small_vit() if kind == "vit" else small_convnet()
+    objective = small_mlvicx(backbone, gating="inline", fusion_size=16)
+    for name, parameter in objective.backbone.named_parameters():
+        if "gates" in name:
+            parameter.data.normal_()
+    trainer = quiet_trainer(max_steps=1)
+    [batch] = batches(objective.views, 1)
+    trainer.fit(objective, loader([{**batch, "image_number": torch.arange(4)}]))
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    images = batch["views"][:, 0]
+    encoder = load_encoder(tmp_path / "run.ckpt")
+    assert type(encoder) is type(backbone)
+    assert_close(encoder(images).image, objective.tokens(images).image)
+    plain = load_encoder(tmp_path / "run.ckpt", drop_gates=True)
+    assert not plain.gates
+    objective.backbone.drop_gates()
+    assert_close(plain(images).image, objective.tokens(images).image)
+
+
+def test_gates_of_a_vit_take_up_pretrained_weights(tmp_path):
+    plain = small_vit()
+    torch.save(plain.state_dict(), tmp_path / "plain.pth")
+    gated = small_vit(gates=[0, 1], gate_kernel=3, weights=str(tmp_path / "plain.pth"))
+    assert {key.split(".")[0] for key in gated.load_report.missing} == {"gates"}
+    images = torch.randn(2, 1, 32, 32)
+    assert_close(gated.eval()(images).patches, plain.eval()(images).patches)

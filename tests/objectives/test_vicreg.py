@@ -1,15 +1,20 @@
 import pytest
+import torch
 from torch.testing import assert_close
 
+from cxrssl.data import PhantomDataModule
+from cxrssl.errors import InputError
 from cxrssl.losses import covariance, invariance, variance
 from cxrssl.objectives import VICReg
 from tests.objectives.siamese_training import (
     batches,
+    pair_views,
     small_convnet,
     small_projector,
     small_vicreg,
     small_vit,
 )
+from tests.objectives.training import quiet_trainer
 
 
 @pytest.fixture
@@ -67,3 +72,17 @@ def test_default_views_are_of_the_backbones_size():
     objective = VICReg(small_vit(in_chans=3), expander=small_projector)
     assert objective.views.image_size == 32
     assert objective.views.in_chans == 3
+
+
+def test_a_single_image_is_refused_in_training_and_left_out_of_held_out_losses():
+    data = PhantomDataModule(
+        8, 48, views=pair_views(), batch_size=1, num_workers=0, split=(0.5, 0.5, 0.0)
+    )
+    with pytest.raises(InputError, match="needs at least 2 in a batch over all processes, got 1"):
+        quiet_trainer().fit(small_vicreg(), datamodule=data)
+    data = PhantomDataModule(
+        10, 48, views=pair_views(), batch_size=2, num_workers=0, split=(0.5, 0.5, 0.0)
+    )
+    trainer = quiet_trainer()
+    trainer.fit(small_vicreg(), datamodule=data)
+    assert torch.isfinite(trainer.callback_metrics["val/loss"])
