@@ -1,5 +1,6 @@
 """Every example parses, builds and trains two steps on a small backbone."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from tests.backbones.official import official_state, save_official
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SMALL = {"width": 32, "depth": 2, "heads": 2}
+TINY_VIT = [f"--model.backbone.{key}={value}" for key, value in SMALL.items()]
+TINY_CONVNET = ["--model.backbone.name=test_resnet", "--model.fusion_size=16"]
 TINY = [
-    *(f"--model.backbone.{key}={value}" for key, value in SMALL.items()),
     "--data.batch_size=2",
     "--data.num_workers=0",
     "--trainer.max_steps=2",
@@ -35,11 +37,18 @@ TINY_PREDICTOR = [
     "--model.predictor.depth=2",
     "--model.predictor.heads=2",
 ]
+TINY_LEVELS = ["--model.global_head.widths=[16,16]", "--model.local_head.widths=[16,16]"]
 IBOT_HEAD = [
     "--model.ibot_head.prototypes=16",
     "--model.ibot_head.hidden=16",
     "--model.ibot_head.bottleneck=8",
 ]
+TINY_HEADS = {
+    "DINOv2": TINY_DINO,
+    "WorldModel": TINY_PREDICTOR,
+    "IJEPA": TINY_PREDICTOR,
+    "MLVICX": TINY_LEVELS,
+}
 STAGES = {"recipes/chexfound_vitl16_512.yaml": "recipes/chexfound_vitl16_224.yaml"}
 
 
@@ -61,7 +70,11 @@ def test_example_trains_two_steps(name, folder, tmp_path):
     configs = [STAGES[name], name] if name in STAGES else [name]
     text = "".join((EXAMPLES / config).read_text() for config in configs)
     flags = [*TINY, f"--trainer.default_root_dir={tmp_path}"]
-    flags += TINY_DINO if "class_path: DINOv2" in text else TINY_PREDICTOR
+    flags += TINY_CONVNET if "ConvNet" in text and "ViT" not in text else TINY_VIT
+    objective = re.search("^  class_path: (.*)$", text, re.MULTILINE).group(1)
+    flags += TINY_HEADS.get(objective, [])
+    if "levels: [2" in text:
+        flags.append("--model.levels=[0,1]")
     if "weights: dinov2" in text:
         released = ViT(
             "vit_base", img_size=518, patch_size=14, in_chans=3, layer_scale=1.0, **SMALL

@@ -20,19 +20,66 @@ def backbone(**options):
 SMALL = {"name": "vit_tiny", "img_size": 32, "width": 32, "depth": 2, "heads": 2, "drop_path": 0.3}
 JEPA = backbone(patch_size=8, class_token=False, position="sincos")
 PREDICTOR = {"class_path": "Predictor", "init_args": {"width": 24, "depth": 2, "heads": 2}}
+PROJECTOR = {"class_path": "Projector", "init_args": {"widths": [16, 16]}}
+MLVICX = {
+    "class_path": "MLVICX",
+    "init_args": {
+        "views": {"class_path": "PairViews", "init_args": {"image_size": 32}},
+        "global_head": PROJECTOR,
+        "local_head": {
+            "class_path": "MultiLevelHead",
+            "init_args": {"channels": 8, "widths": [16, 16]},
+        },
+    },
+}
+DINOV2 = {
+    "class_path": "DINOv2",
+    "init_args": {
+        "views": {
+            "class_path": "MultiCrop",
+            "init_args": {"global_size": 32, "local_size": 16, "n_local": 2},
+        },
+        "dino_head": {
+            "class_path": "DINOHead",
+            "init_args": {"prototypes": 16, "hidden": 16, "bottleneck": 8},
+        },
+    },
+}
+
+
+def on(backbone, model):
+    """Return a model with a backbone of its own."""
+    return {**model, "init_args": {"backbone": backbone, **model["init_args"]}}
+
+
 MODELS = {
-    "DINOv2": {
-        "class_path": "DINOv2",
+    "DINOv2": on(backbone(), DINOV2),
+    "MLVICX": on(backbone(), MLVICX),
+    "MLVICX, ConvNet": on(
+        {"class_path": "ConvNet", "init_args": {"name": "test_resnet", "img_size": 32}}, MLVICX
+    ),
+    "VICReg": {
+        "class_path": "VICReg",
         "init_args": {
             "backbone": backbone(),
-            "views": {
-                "class_path": "MultiCrop",
-                "init_args": {"global_size": 32, "local_size": 16, "n_local": 2},
-            },
-            "dino_head": {
-                "class_path": "DINOHead",
-                "init_args": {"prototypes": 16, "hidden": 16, "bottleneck": 8},
-            },
+            "views": MLVICX["init_args"]["views"],
+            "expander": PROJECTOR,
+        },
+    },
+    "LeJEPA": {
+        "class_path": "LeJEPA",
+        "init_args": {
+            "backbone": backbone(),
+            "views": DINOV2["init_args"]["views"],
+            "projector": PROJECTOR,
+        },
+    },
+    "Joint": {
+        "class_path": "Joint",
+        "init_args": {
+            "backbone": backbone(),
+            "objectives": {"dinov2": DINOV2, "mlvicx": MLVICX},
+            "shares": {"mlvicx": {"value": 0.1, "final": 0.0}},
         },
     },
     "WorldModel": {
@@ -122,7 +169,17 @@ def losses(folder):
 
 @pytest.mark.parametrize(
     ("objective", "workers", "accumulate"),
-    [("DINOv2", 0, 1), ("DINOv2", 2, 2), ("WorldModel", 0, 2), ("IJEPA", 2, 1)],
+    [
+        ("DINOv2", 0, 1),
+        ("DINOv2", 2, 2),
+        ("WorldModel", 0, 2),
+        ("IJEPA", 2, 1),
+        ("MLVICX", 2, 1),
+        ("MLVICX, ConvNet", 0, 2),
+        ("VICReg", 0, 1),
+        ("LeJEPA", 2, 2),
+        ("Joint", 2, 1),
+    ],
 )
 def test_killed_and_resumed_run_equals_the_uninterrupted_one(
     tmp_path, objective, workers, accumulate

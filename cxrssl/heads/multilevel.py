@@ -1,4 +1,4 @@
-"""One vector from the maps of several levels of a backbone, as MLVICX fuses them."""
+"""The head of MLVICX that makes one embedding of an encoder's levels."""
 
 from collections.abc import Sequence
 
@@ -13,64 +13,79 @@ __all__ = ["LevelFusion", "MultiLevelHead"]
 
 
 class LevelFusion(nn.Module):
-    """The sum of all levels, resized to one size, projected to one width, and pooled.
+    """Maps of several levels, resized, projected to one width, summed and pooled (MLVICX).
 
-    MLVICX (arXiv 2403.11504) resizes bilinearly, projects by a 1 x 1 convolution with bias, adds,
-    and pools. All of it but the sum over channels acts on each axis of the image alone, and an
-    average and a 1 x 1 convolution can change places: here one small matrix an axis resizes and
-    pools at once, and the convolution comes last, on a few pixels. The result is the same.
+    Each level is resized bilinearly (half-pixel centres, no antialiasing), goes through a 1x1
+    convolution of its own, and the sum over levels is average-pooled. All of these are linear, and
+    convolutions of one pixel commute with what happens along the axes; so each map is first brought
+    to the pooled size by one matrix an axis, resizing and pooling in one. This equals the published
+    order, and the large maps of the full width are never made.
 
     Args:
-        dims: Channels of each level.
-        channels: Channels they are projected to.
-        size: Side in pixels that levels are resized to before they are pooled; None for their own.
-        pooled: Side of the result in pixels.
+        dims: Width D_k of each level.
+        size: Side that the levels are resized to, 64 as published; None where they need not be.
+        channels: Common width C.
+        pooled: Side p of the result.
 
     Raises:
-        InputError: If a size is not positive or there is no level.
+        InputError: If there is no level, or a size is not positive.
     """
 
     def __init__(
-        self, dims: Sequence[int], channels: int = 512, size: int | None = 64, pooled: int = 4
+        self, dims: Sequence[int], size: int | None = 64, *, channels: int = 512, pooled: int = 4
     ) -> None:
         super().__init__()
-        if not dims or min(*dims, channels, pooled, 1 if size is None else size) < 1:
+        if not dims or min(*dims, 1 if size is None else size, channels, pooled) < 1:
             raise InputError(
-                f"the fusion needs positive sizes, got dims={list(dims)}, channels={channels}, "
-                f"size={size}, pooled={pooled}"
+                "the fusion needs at least one level and positive sizes, got "
+                f"dims {list(dims)}, size {size}, channels {channels}, pooled {pooled}"
             )
         self.size = size
         self.pooled = pooled
         self.convs = nn.ModuleList(nn.Conv2d(dim, channels, 1) for dim in dims)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return (B, channels, pooled, pooled) of maps (B, D_k, H_k, W_k), one of each level."""
-        fused = [conv(self._pool(level)) for conv, level in zip(self.convs, maps, strict=True)]
-        return torch.stack(fused).sum(0)
+        """Return (B, C, p, p) of one map (B, D_k, H_k, W_k) a level.
 
-    def _pool(self, level: Tensor) -> Tensor:
-        """Return a level resized and pooled, (B, D, pooled, pooled)."""
-        rows, columns = (self._axis(n, level) for n in level.shape[-2:])
-        return rows @ level @ columns.T
+        Raises:
+            InputError: If there are more or fewer maps than levels.
+        """
+        if len(maps) != len(self.convs):
+            raise InputError(f"the fusion was built for {len(self.convs)} levels, got {len(maps)}")
+        levels = [conv(self._reduce(level)) for conv, level in zip(self.convs, maps, strict=True)]
+        return torch.stack(levels).sum(0)
 
-    def _axis(self, length: int, like: Tensor) -> Tensor:
-        """Return the matrix (pooled, length) that resizes and pools along one axis."""
-        unit = torch.eye(length, dtype=torch.float64, device=like.device)[None]  # each pixel alone
+    def _reduce(self, level: Tensor) -> Tensor:
+        """Return a map (B, D, H, W) resized and pooled, (B, D, p, p)."""
+        with torch.autocast(level.device.type, enabled=False):
+            rows, columns = (self._axis(n, level) for n in level.shape[2:])
+            return rows.T @ (level @ columns)
+
+    def _axis(self, n: int, like: Tensor) -> Tensor:
+        """Return the matrix (n, p) that resizes and pools along one axis of n pixels."""
+        # What resizing and pooling make of the unit vectors.
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        unit = torch.eye(n, dtype=dtype, device=like.device)[None]
         if self.size is not None:
-            unit = F.interpolate(unit, self.size, mode="linear", align_corners=False)
-        return F.adaptive_avg_pool1d(unit, self.pooled)[0].T.to(like.dtype)
+            unit = F.interpolate(unit, size=self.size, mode="linear", align_corners=False)
+        return F.adaptive_avg_pool1d(unit, self.pooled)[0].to(like.dtype)
 
 
 class MultiLevelHead(nn.Module):
-    """Fuses levels and projects the result: MLVICX's local ("multi-level") head.
+    """Fusion of an encoder's levels and a projector on all that is left of them.
+
+    MLVICX (Singh et al., 2024, arXiv 2403.11504), whose sizes are the defaults.
 
     Args:
-        dims: Channels of each level.
+        dims: Width D_k of each level.
         size: See :class:`LevelFusion`.
         channels: See :class:`LevelFusion`.
         pooled: See :class:`LevelFusion`.
         widths: See :class:`Projector`.
-        final_bn: See :class:`Projector`; True as published.
+        final_bn: See :class:`Projector`.
+
+    Raises:
+        InputError: If there is no level or no layer, or a size is not positive.
     """
 
     def __init__(
@@ -80,14 +95,14 @@ class MultiLevelHead(nn.Module):
         *,
         channels: int = 512,
         pooled: int = 4,
-        widths: tuple[int, ...] = (4096, 4096, 4096),
+        widths: Sequence[int] = (4096, 4096, 4096),
         final_bn: bool = True,
     ) -> None:
         super().__init__()
-        self.fusion = LevelFusion(dims, channels, size, pooled)
+        self.fusion = LevelFusion(dims, size, channels=channels, pooled=pooled)
         self.projector = Projector(channels * pooled**2, widths, final_bn=final_bn)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return (B, widths[-1]) of maps (B, D_k, H_k, W_k), one of each level."""
-        projected: Tensor = self.projector(self.fusion(maps).flatten(1))
-        return projected
+        """Return embeddings (B, K) of one map (B, D_k, H_k, W_k) a level."""
+        embeddings: Tensor = self.projector(self.fusion(maps).flatten(1))
+        return embeddings

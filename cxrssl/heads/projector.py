@@ -1,43 +1,54 @@
-"""The projector of Siamese objectives, also called expander."""
+"""The projector of joint-embedding methods without a teacher, VICReg's expander."""
 
 import itertools
+from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from cxrssl.errors import InputError
 
 __all__ = ["Projector"]
 
 
-class Projector(nn.Sequential):
-    """Linear layers with batch norm and ReLU between them; rows (B, D) to rows (B, widths[-1]).
+class Projector(nn.Module):
+    """MLP with batch norm and ReLU after every layer but the last (VICReg, arXiv 2105.04906).
 
-    VICReg (arXiv 2105.04906) ends with a linear layer without bias. MLVICX's code ends with one
-    with bias and a further batch norm, whose outputs begin with a standard deviation of 1.
+    The last layer is a Linear without bias. With ``final_bn`` it has one, and a batch norm behind
+    it, as in MLVICX's code: that sets the standard deviations to its learnt scale, which is 1 at
+    the start, so that VICReg's variance term is 0 until the scale shrinks.
 
     Args:
-        in_dim: Width D of the rows.
-        widths: Width of each layer's outputs; VICReg's by default.
-        final_bn: Whether the last layer has a batch norm.
+        in_dim: Width D of what is projected.
+        widths: Width of each layer, the output's last; VICReg's by default.
+        final_bn: Whether a batch norm ends it.
 
     Raises:
-        InputError: If there is no layer or a width is not positive.
+        InputError: If there is no layer, or a width is not positive.
     """
 
     def __init__(
         self,
         in_dim: int,
-        widths: tuple[int, ...] = (8192, 8192, 8192),
+        widths: Sequence[int] = (8192, 8192, 8192),
         *,
         final_bn: bool = False,
     ) -> None:
+        super().__init__()
         if not widths or min(in_dim, *widths) < 1:
-            raise InputError(f"widths must be positive and at least one, got {widths} on {in_dim}")
-        *hidden, last = itertools.pairwise((in_dim, *widths))
-        layers: list[nn.Module] = []
+            raise InputError(
+                "the projector needs a positive in_dim and at least one positive width, got "
+                f"{in_dim} and {list(widths)}"
+            )
+        *hidden, (before, out) = itertools.pairwise([in_dim, *widths])
+        steps: list[nn.Module] = []
         for left, right in hidden:
-            layers += [nn.Linear(left, right), nn.BatchNorm1d(right), nn.ReLU(inplace=True)]
-        layers.append(nn.Linear(*last, bias=final_bn))
+            steps += [nn.Linear(left, right), nn.BatchNorm1d(right), nn.ReLU(inplace=True)]
+        steps.append(nn.Linear(before, out, bias=final_bn))
         if final_bn:
-            layers.append(nn.BatchNorm1d(last[1]))
-        super().__init__(*layers)
+            steps.append(nn.BatchNorm1d(out))
+        self.mlp = nn.Sequential(*steps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return embeddings (B, K) of vectors (B, D)."""
+        embeddings: Tensor = self.mlp(x)
+        return embeddings

@@ -62,7 +62,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 class _SumWithGradient(torch.autograd.Function):
-    """All-reduce whose backward adds up what every process has to say about the sum."""
+    """All-reduce whose backward is the same: every process used the sum."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -78,10 +78,11 @@ class _SumWithGradient(torch.autograd.Function):
 
 
 def sum_with_gradient(values: Tensor) -> Tensor:
-    """Return the sum of ``values`` over processes, with gradient.
+    """Return the sum of ``values`` (...) over processes, with gradient.
 
-    Every process computes a loss from the sum; the gradient is that of the losses' sum, so that the
-    mean over processes that DDP takes is the gradient of the losses' mean.
+    As for :func:`gather_rows`, the gradient is that of the sum of all processes' losses. Where each
+    computes the same loss from the sum, the mean of parameter gradients that DDP takes is the
+    gradient one process would find.
     """
     if world_size() == 1:
         return values

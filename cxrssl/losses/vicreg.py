@@ -1,4 +1,4 @@
-"""VICReg's terms: invariance between two views, variance and covariance over the batch."""
+"""VICReg's three terms: invariance between views, variance and covariance over the batch."""
 
 import torch
 import torch.nn.functional as F
@@ -8,98 +8,110 @@ from cxrssl.losses.distributed import gather_rows
 
 __all__ = ["covariance", "invariance", "variance", "vicreg_terms"]
 
-EPS = 1e-4
-"""Added to a variance before its root is taken."""
 
+def invariance(z1: Tensor, z2: Tensor) -> Tensor:
+    """Return the mean over rows and dimensions of (z1 - z2)^2.
 
-def vicreg_terms(first: Tensor, second: Tensor) -> dict[str, Tensor]:
-    """Return the terms of VICReg (arXiv 2105.04906, equations 1 to 5) of two views, unweighted.
-
-    ``variance`` is the mean of both views, ``covariance`` their *sum*, as released (VICRegL halves
-    it). Variance and covariance are those of the batch over all processes; the mean over processes
-    of the results, which DDP makes of their gradients, is then what one process would compute.
+    Over the rows of this process; the mean over processes of equal batches is the global one.
 
     Args:
-        first: Embeddings (B, D) of the first view; what is behind B is flattened. Every process has
-            the same number of rows.
-        second: Those of the second view.
+        z1: (B, ...) embeddings of one view.
+        z2: (B, ...) embeddings of the other view of the same images.
+    """
+    return F.mse_loss(_rows(z1), _rows(z2))
 
-    Returns:
-        ``invariance``, ``variance`` and ``covariance`` in single precision; in double for
-        embeddings in double.
+
+def variance(z: Tensor, eps: float = 1e-4, gamma: float = 1.0) -> Tensor:
+    """Return mean_j relu(gamma - sqrt(Var(z_j) + eps)), with the unbiased variance.
+
+    Over the batch of all processes, which must hold equally many rows. Collapsed embeddings have
+    gamma - sqrt(eps), with finite gradients.
+
+    Args:
+        z: (B, ...) embeddings; all dimensions but the first are flattened.
+        eps: Added to the variance, so that the root has a slope at 0.
+        gamma: Standard deviation that is asked of every dimension.
 
     Raises:
-        ValueError: If the shapes differ or there are fewer than two rows in all processes.
+        ValueError: If the global batch has fewer than two rows.
     """
-    if first.shape != second.shape:
-        raise ValueError(
-            f"the two views must have one shape, got {tuple(first.shape)} and {tuple(second.shape)}"
-        )
-    with torch.autocast(first.device.type, enabled=False):
-        centred = [_centred(z) for z in (first, second)]
-        return {
-            "invariance": invariance(first, second),
-            "variance": torch.stack([_hinge(z) for z in centred]).mean(),
-            "covariance": torch.stack([_off_diagonal(z) for z in centred]).sum(),
-        }
-
-
-def invariance(first: Tensor, second: Tensor) -> Tensor:
-    """Return the mean squared difference of embeddings (B, D) of two views on this process."""
-    return F.mse_loss(_rows(first), _rows(second))
-
-
-def variance(z: Tensor) -> Tensor:
-    """Return the mean over dimensions of relu(1 - sqrt(var + 1e-4)) of embeddings (B, D).
-
-    The variance is the unbiased one over the rows of all processes.
-
-    Raises:
-        ValueError: If there are fewer than two rows.
-    """
-    with torch.autocast(z.device.type, enabled=False):
-        return _hinge(_centred(z))
+    return _hinge(_centred(gather_rows(_rows(z))), eps, gamma)
 
 
 def covariance(z: Tensor) -> Tensor:
-    """Return the sum of squared off-diagonal covariances of embeddings (B, D), over D.
+    """Return sum_{i != j} C_ij^2 / D of the unbiased covariance matrix C of the D dimensions.
 
-    The covariances are the unbiased ones over the rows of all processes.
+    Over the batch of all processes, which must hold equally many rows. With N rows of unit variance
+    it cannot fall below D / (N - 1) - 1.
+
+    Args:
+        z: (B, ...) embeddings; all dimensions but the first are flattened.
 
     Raises:
-        ValueError: If there are fewer than two rows.
+        ValueError: If the global batch has fewer than two rows.
     """
-    with torch.autocast(z.device.type, enabled=False):
-        return _off_diagonal(_centred(z))
+    rows = _rows(z)
+    with torch.autocast(rows.device.type, enabled=False):
+        return _off_diagonal(_centred(gather_rows(rows)))
+
+
+def vicreg_terms(
+    z1: Tensor, z2: Tensor, *, eps: float = 1e-4, gamma: float = 1.0
+) -> dict[str, Tensor]:
+    """Return the terms of VICReg (Bardes et al., 2022, arXiv 2105.04906), unweighted.
+
+    ``invariance``, ``variance`` as the mean of both views, and ``covariance`` as their *sum*, which
+    is how the released code, and MLVICX with it, counts them. Computed in float32 or better,
+    whatever the precision of the run. The embeddings of each view are gathered from all processes
+    once.
+
+    Args:
+        z1: (B, ...) embeddings of one view; all dimensions but the first are flattened.
+        z2: (B, ...) embeddings of the other view of the same images.
+        eps: See :func:`variance`.
+        gamma: See :func:`variance`.
+
+    Raises:
+        ValueError: If the global batch has fewer than two rows.
+    """
+    first, second = _rows(z1), _rows(z2)
+    with torch.autocast(first.device.type, enabled=False):
+        x1, x2 = _centred(gather_rows(first)), _centred(gather_rows(second))
+        return {
+            "invariance": F.mse_loss(first, second),
+            "variance": (_hinge(x1, eps, gamma) + _hinge(x2, eps, gamma)) / 2,
+            "covariance": _off_diagonal(x1) + _off_diagonal(x2),
+        }
 
 
 def _rows(z: Tensor) -> Tensor:
-    """Return rows (B, D) in at least single precision."""
-    rows = z.flatten(1)
-    return rows if rows.dtype == torch.float64 else rows.float()
+    """Return (B, D) in float32, or in float64 where that came in."""
+    return (z if z.dtype == torch.float64 else z.float()).flatten(1)
 
 
 def _centred(z: Tensor) -> Tensor:
-    """Return the rows of all processes without their mean."""
-    rows = gather_rows(_rows(z))
-    if len(rows) < 2:
+    if len(z) < 2:
         raise ValueError(
-            "variance and covariance need at least two images over all processes, got "
-            f"{len(rows)}; use a larger batch"
+            f"variance and covariance need a batch of at least 2 over all processes, got {len(z)}"
         )
-    return rows - rows.mean(0)
+    return z - z.mean(0)
 
 
-def _hinge(centred: Tensor) -> Tensor:
-    deviation = (centred.square().sum(0) / (len(centred) - 1) + EPS).sqrt()
-    return F.relu(1 - deviation).mean()
+def _variances(x: Tensor) -> Tensor:
+    """Return the unbiased variances (D,) of centred rows (N, D)."""
+    return x.square().sum(0) / (len(x) - 1)
 
 
-def _off_diagonal(centred: Tensor) -> Tensor:
-    n, dim = centred.shape
-    if n >= dim:
-        squares = (centred.T @ centred).square()
-        total = squares.sum() - squares.diagonal().sum()
-    else:  # the norm of this product is the same, and it is smaller
-        total = (centred @ centred.T).square().sum() - centred.square().sum(0).square().sum()
-    return total / ((n - 1) ** 2 * dim)
+def _hinge(x: Tensor, eps: float, gamma: float) -> Tensor:
+    return F.relu(gamma - torch.sqrt(_variances(x) + eps)).mean()
+
+
+def _off_diagonal(x: Tensor) -> Tensor:
+    """Return the covariance term of centred rows (N, D)."""
+    n, dim = x.shape
+    if n < dim:
+        # X X^T has the same Frobenius norm as X^T X and is the smaller one; what is left to do is
+        # to take the diagonal of the latter out, the squared variances.
+        gram = x @ x.T / (n - 1)
+        return (gram.square().sum() - _variances(x).square().sum()) / dim
+    return (x.T @ x / (n - 1)).fill_diagonal_(0).square().sum() / dim

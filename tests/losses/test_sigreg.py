@@ -7,127 +7,117 @@ from scipy.integrate import quad
 from torch.testing import assert_close
 
 from cxrssl.losses import draw_directions, sigreg
-from tests.distributed import run_two
 
 
-def directions(dim, n=64, seed=0):
-    return draw_directions(dim, n, torch.Generator().manual_seed(seed))
+def directions(dim, n):
+    return draw_directions(dim, n, torch.Generator().manual_seed(0))
 
 
-def integrated(x, limit=np.inf):
-    """Return the statistic of numbers x from its definition, by adaptive quadrature."""
+def gaussian(*shape):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def by_quadrature(x, limit):
+    """The statistic of projections (N,) of one direction, integrated adaptively."""
 
     def integrand(t):
-        empirical = np.exp(1j * t * x).mean()
-        return abs(empirical - np.exp(-(t**2) / 2)) ** 2 * np.exp(-(t**2) / 2)
+        distance = abs(np.exp(1j * t * x).mean() - math.exp(-(t**2) / 2))
+        return distance**2 * math.exp(-(t**2) / 2)
 
-    return len(x) * quad(integrand, -limit, limit, limit=200)[0]
-
-
-def closed_form(x):
-    """Return the statistic over the whole line, its Gaussian integrals solved."""
-    n = len(x)
-    pairs = np.exp(-((x[:, None] - x[None]) ** 2) / 2).sum()
-    singles = np.exp(-(x**2) / 4).sum()
-    return n * (
-        math.sqrt(2 * math.pi) / n**2 * pairs
-        - 2 * math.sqrt(math.pi) / n * singles
-        + math.sqrt(2 * math.pi / 3)
-    )
+    return len(x) * quad(integrand, -limit, limit)[0]
 
 
-@pytest.mark.parametrize("scale", [0.0, 0.3, 1.0, 2.0])
-def test_equals_independent_integrals(scale):
-    x = np.random.default_rng(0).normal(0.2, scale, 40)
-    line = torch.ones(1, 1, dtype=torch.float64)
-    ours = sigreg(torch.from_numpy(x)[:, None], line).item()
-    assert ours == pytest.approx(integrated(x, 5.0), rel=5e-3)
-    assert integrated(x) == pytest.approx(closed_form(x), rel=1e-9)
-    # What lies beyond the limit weighs less than exp(-12).
-    assert ours == pytest.approx(closed_form(x), rel=5e-3)
-    fine = sigreg(torch.from_numpy(x)[:, None], line, points=201, limit=9.0).item()
-    assert fine == pytest.approx(closed_form(x), rel=1e-9)
+def in_closed_form(x):
+    """The same over the whole line, as the Gaussian integrals that the square falls into."""
+    pairs = np.exp(-((x[:, None] - x) ** 2) / 2).mean() * math.sqrt(2 * math.pi)
+    single = np.exp(-(x**2) / 4).mean() * 2 * math.sqrt(math.pi)
+    return len(x) * (pairs - single + math.sqrt(2 * math.pi / 3))
 
 
-def test_is_the_mean_over_directions():
-    torch.manual_seed(0)
-    z, lines = torch.randn(30, 5, dtype=torch.float64), directions(5, 7).double()
-    each = [integrated((z @ line).numpy(), 5.0) for line in lines.T]
-    assert sigreg(z, lines).item() == pytest.approx(np.mean(each), rel=2e-3)
+@pytest.mark.parametrize("scale", [0.1, 1.0, 1.5])
+def test_equals_quadrature_and_the_closed_form(scale):
+    z, along = scale * gaussian(9, 3) + 0.2, directions(3, 4).double()
+    projections = (z @ along).T.numpy()
+    integrated = np.mean([by_quadrature(x, 5) for x in projections])
+    assert sigreg(z, along, points=1001).item() == pytest.approx(integrated, abs=1e-8)
+    assert sigreg(z, along).item() == pytest.approx(integrated, rel=1e-3)
+    closed = np.mean([in_closed_form(x) for x in projections])
+    assert sigreg(z, along, points=201, limit=10).item() == pytest.approx(closed, rel=1e-10)
 
 
-def expected_of_a_gaussian():
-    """Return the expectation for normal numbers: N E|ecf - phi|^2 = 1 - exp(-t^2)."""
-    return quad(lambda t: (1 - math.exp(-(t**2))) * math.exp(-(t**2) / 2), -np.inf, np.inf)[0]
+@pytest.mark.parametrize(("points", "limit"), [(17, 5.0), (2, 1.0), (3, 2.0), (8, 3.0)])
+def test_is_the_trapezoidal_rule(points, limit):
+    z, along = gaussian(6, 3), directions(3, 2).double()
+    t = torch.linspace(-limit, limit, points, dtype=torch.float64)
+    empirical = torch.exp(1j * t * (z @ along)[..., None]).mean(0)  # (K, T)
+    normal = torch.exp(-(t**2) / 2)
+    values = (empirical - normal).abs() ** 2 * normal
+    expected = len(z) * torch.trapezoid(values, t).mean()
+    assert_close(sigreg(z, along, points=points, limit=limit), expected)
 
 
-def test_tells_an_isotropic_gaussian_from_everything_else():
-    torch.manual_seed(0)
-    gaussian = torch.randn(2000, 8)
-    lines = directions(8, 512)
-    isotropic = torch.stack([sigreg(torch.randn(500, 8), lines) for _ in range(20)]).mean()
-    assert isotropic.item() == pytest.approx(expected_of_a_gaussian(), rel=0.2)
-    stretched = gaussian * torch.tensor([10.0, *[1.0] * 6, 0.01])
-    others = {
-        "collapsed": torch.zeros_like(gaussian),
-        "shifted": gaussian + 1,
-        "anisotropic": stretched,
-        "on a line": gaussian[:, :1].expand(-1, 8),
-        "bimodal": gaussian.sign(),
-    }
-    for name, batch in others.items():
-        assert sigreg(batch, lines) > 5 * isotropic, name
+def test_gradient():
+    along = directions(3, 2).double()
+    assert torch.autograd.gradcheck(lambda z: sigreg(z, along), gaussian(4, 3).requires_grad_())
 
 
-def test_descending_it_makes_a_cloud_isotropic():
-    torch.manual_seed(0)
-    z = (torch.randn(256, 4) * torch.tensor([2.0, 1.0, 0.3, 0.1]) + 0.5).requires_grad_()
-    optimizer = torch.optim.Adam([z], lr=0.1)
-    for step in range(400):
+def test_gaussian_batch_has_the_expected_value_and_others_far_more():
+    # E |f(t) - e^(-t^2/2)|^2 = (1 - e^(-t^2)) / N, so that N drops out of the integral.
+    expected = math.sqrt(2 * math.pi) - math.sqrt(2 * math.pi / 3)
+    independent = sigreg(gaussian(64, 2000), torch.eye(2000))
+    assert independent.item() == pytest.approx(expected, rel=0.05)
+
+    z, along = gaussian(512, 8), directions(8, 64).double()
+    at_zero = math.sqrt(2 * math.pi) - 2 * math.sqrt(math.pi) + math.sqrt(2 * math.pi / 3)
+    assert sigreg(0 * z, along).item() == pytest.approx(512 * at_zero, rel=1e-4)
+    anisotropic = z * torch.tensor([10, 0.01, 1, 1, 1, 1, 1, 1])
+    for other in (0 * z, anisotropic, z + 1, 2 * z):
+        assert sigreg(other, along) > 10 * expected
+
+
+def test_descent_makes_a_stretched_cloud_isotropic():
+    z = (gaussian(128, 3) * torch.tensor([1.5, 0.1, 1]) + 0.3).float().requires_grad_()
+    optimizer = torch.optim.Adam([z], lr=0.05)
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(200):
         optimizer.zero_grad()
-        sigreg(z, directions(4, 64, seed=step)).backward()
+        sigreg(z, draw_directions(3, 16, generator)).backward()
         optimizer.step()
-    assert_close(z.detach().mean(0), torch.zeros(4), atol=0.1, rtol=0)
-    assert_close(torch.cov(z.detach().T), torch.eye(4), atol=0.15, rtol=0)
+    assert z.mean(0).abs().max() < 0.1
+    assert_close(torch.cov(z.detach().T), torch.eye(3), atol=0.15, rtol=0)
 
 
-def test_directions_are_of_unit_length_and_follow_the_generator():
-    lines = directions(6, 10)
-    assert_close(lines.norm(dim=0), torch.ones(10))
-    assert torch.equal(lines, directions(6, 10))
-    assert not torch.equal(lines, directions(6, 10, seed=1))
+def test_projections_a_period_apart_are_the_same_to_it():
+    z, along = gaussian(10, 1), torch.ones(1, 1)
+    period = 2 * math.pi / (10 / 16)
+    assert_close(sigreg(z + period, along), sigreg(z, along))
+    assert sigreg(z + period, along, points=65) > 1.5 * sigreg(z, along, points=65)
 
 
-def test_half_precision_is_computed_in_single():
-    torch.manual_seed(0)
-    z = torch.randn(16, 4).to(torch.bfloat16)
+def test_rotating_cloud_and_directions_together_changes_nothing():
+    rotation, _ = torch.linalg.qr(gaussian(4, 4))
+    z, along = gaussian(10, 4), directions(4, 5).double()
+    assert_close(sigreg(z @ rotation, rotation.T @ along), sigreg(z, along))
+
+
+def test_half_precision_and_autocast_do_not_reach_it():
+    z, along = gaussian(20, 4).bfloat16(), directions(4, 8)
     with torch.autocast("cpu", torch.bfloat16):
-        value = sigreg(z, directions(4))
+        value = sigreg(z, along)
     assert value.dtype == torch.float32
-    assert torch.equal(value, sigreg(z.float(), directions(4)))
+    assert_close(value.double(), sigreg(z.double(), along), atol=1e-5, rtol=1e-5)
 
 
-def half(rank, z, w):
-    w = w.clone().requires_grad_()
-    loss = sigreg(z.chunk(2)[rank] @ w, directions(5).double())
-    loss.backward()
-    return loss.detach(), w.grad
+def test_directions_are_unit_vectors_that_a_seed_fixes():
+    along = directions(6, 500)
+    assert along.shape == (6, 500)
+    assert_close(along.norm(dim=0), torch.ones(500))
+    assert_close(along @ along.T / 500, torch.eye(6) / 6, atol=0.03, rtol=0)
+    assert torch.equal(along, directions(6, 500))
 
 
-def test_two_processes_equal_one(tmp_path):
-    torch.manual_seed(0)
-    z, w = torch.randn(12, 5, dtype=torch.float64), torch.randn(5, 5, dtype=torch.float64)
-    first, second = run_two(half, tmp_path, z, w)
-    w = w.requires_grad_()
-    whole = sigreg(z @ w, directions(5).double())
-    whole.backward()
-    assert_close(first[0], whole.detach())
-    assert_close(second[0], whole.detach())
-    assert_close((first[1] + second[1]) / 2, w.grad)
-
-
-def test_options_out_of_range_are_refused():
-    with pytest.raises(ValueError, match="points must be odd and at least 3, got 16"):
-        sigreg(torch.randn(4, 2), directions(2), points=16)
-    with pytest.raises(ValueError, match="limit must be positive, got 0"):
-        sigreg(torch.randn(4, 2), directions(2), limit=0)
+@pytest.mark.parametrize("options", [{"points": 1}, {"limit": 0.0}])
+def test_impossible_rules_are_refused(options):
+    with pytest.raises(ValueError, match="at least 2 points and a positive limit"):
+        sigreg(torch.zeros(2, 3), directions(3, 2), **options)

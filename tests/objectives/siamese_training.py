@@ -12,10 +12,12 @@ SIDE, PATCH = 32, 8
 
 
 def small_vit(**options):
+    torch.manual_seed(0)
     return ViT("vit_tiny", img_size=SIDE, patch_size=PATCH, width=32, depth=2, heads=2, **options)
 
 
 def small_convnet(**options):
+    torch.manual_seed(0)
     return ConvNet("test_resnet", img_size=SIDE, **options)
 
 
