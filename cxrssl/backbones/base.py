@@ -2,14 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from cxrssl.backbones.load_report import LoadReport
 from cxrssl.backbones.tokens import Pooling, Tokens
-
-if TYPE_CHECKING:
-    from cxrssl.backbones.weights import LoadReport
+from cxrssl.errors import InputError
 
 __all__ = ["Backbone", "pooled_dim"]
 
@@ -17,13 +16,20 @@ __all__ = ["Backbone", "pooled_dim"]
 class Backbone(nn.Module, ABC):
     """A network from images (B, C, H, W) to tokens, after its last level and after earlier ones.
 
+    Gates can be put in line after levels (MLVICX, arXiv 2403.11504): what follows sees the gated
+    level. They are part of the backbone, of its ``arguments`` and of its files.
+
     Attributes:
-        arguments: What builds the same architecture again, ``type(backbone)(**arguments)``.
-        embed_dim: Width D of the tokens.
+        arguments: Plain data that builds the architecture again, as it stands now:
+            ``type(backbone)(**backbone.arguments)``.
+        embed_dim: Width D of the last level's tokens.
         level_dims: Width of each level's tokens, first to last.
-        depth: Number of the last layer that :meth:`layer_of` gives to a level.
+        depth: Number of layers between the embedding of the image and the final norm, for rates
+            that fall from layer to layer; see :meth:`layer_of`.
         in_chans: Channels C of the images.
-        img_size: Side in pixels of the images it is made for.
+        img_size: Side in pixels of the square images it is made for.
+        grid: Rows and columns of the patches of such an image after the last level.
+        has_class_token: Whether its tokens have a class token.
         load_report: What was loaded when it was built, None if nothing was.
         pretrained_mask_token: Mask token (1, D) of the loaded weights, None if there is none.
     """
@@ -34,49 +40,110 @@ class Backbone(nn.Module, ABC):
     depth: int
     in_chans: int
     img_size: int
-    load_report: "LoadReport | None"
-    pretrained_mask_token: Tensor | None
+    grid: tuple[int, int]
+    has_class_token: bool = False
+    load_report: LoadReport | None = None
+    pretrained_mask_token: Tensor | None = None
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tokens:
         """Encode images (B, C, H, W)."""
 
-    def forward_many(self, inputs: Sequence[Tensor]) -> list[Tokens]:
-        """Encode several batches of images, which may differ in size."""
-        return [self(x) for x in inputs]
-
     @abstractmethod
-    def levels(self, x: Tensor, levels: Sequence[int]) -> list[Tokens]:
-        """Return the tokens of images (B, C, H, W) after the given levels.
+    def levels(
+        self,
+        x: Tensor,
+        levels: Sequence[int],
+        norm: bool | Literal["last"] = True,
+        stem: bool = False,
+    ) -> list[Tokens]:
+        """Return the tokens of images after the given levels.
 
         Args:
-            x: Images.
+            x: Images (B, C, H, W).
             levels: Numbers of levels from 0; negative ones count from the end.
+            norm: Whether levels pass through the final norm where the backbone has one: all of
+                them, none, or the ``last`` level of the backbone alone.
+            stem: Whether the embedded image comes first, where it is no level of its own.
+
+        Raises:
+            InputError: If the backbone has no such level.
         """
 
     @abstractmethod
     def layer_of(self, name: str) -> int:
-        """Return the layer of a parameter, by its name here: the unit of layer-wise rates.
+        """Return the layer of a parameter, by its name in the backbone.
 
-        What embeds the image is layer 0, the last level layer ``depth``, and what follows it layer
-        ``depth`` + 1.
+        What embeds the image is layer 0, block or stage i layer i + 1, with its gate, and all else
+        layer ``depth`` + 1.
         """
 
-    @abstractmethod
-    def insert_gates(self, levels: Sequence[int], kernel: int = 7) -> None:
-        """Put a gate after each of the given levels, in line: what follows sees the gated level.
+    def forward_many(self, inputs: Sequence[Tensor]) -> list[Tokens]:
+        """Encode several batches of images (B_i, C, H_i, W_i), which may differ in size."""
+        return [self(x) for x in inputs]
+
+    def insert_gates(self, levels: Sequence[int] | None = None, kernel: int | None = None) -> None:
+        """Put a gate in line after each of the given levels.
+
+        Gates that are there already, after the same levels and with the same kernel, stay.
 
         Args:
-            levels: Numbers of levels from 0.
-            kernel: Side of the gates' spatial convolution.
-        """
+            levels: Numbers of levels; negative ones count from the end. All if left out.
+            kernel: Side of the gates' spatial convolution; what suits the backbone if left out.
 
-    @abstractmethod
+        Raises:
+            InputError: If there are other gates already, or the backbone has no such levels.
+        """
+        n_levels = len(self.level_dims)
+        numbers = sorted(set(self._numbers(range(n_levels) if levels is None else levels)))
+        side = self._gate_kernel() if kernel is None else kernel
+        wanted = {"gates": numbers, "gate_kernel": side}
+        if self.arguments.get("gates"):
+            present = {name: self.arguments[name] for name in wanted}
+            if present != wanted:
+                raise InputError(
+                    f"the backbone has gates of kernel {present['gate_kernel']} after levels "
+                    f"{present['gates']}, so that none of kernel {side} can be put after "
+                    f"{numbers}: call drop_gates() first"
+                )
+            return
+        weight = next(self.parameters())
+        gates = {number: self._new_gate(number, side).to(weight) for number in numbers}
+        for number, gate in gates.items():
+            self._set_gate(number, gate)
+        self.arguments |= wanted
+
     def drop_gates(self) -> None:
-        """Take the gates out again, as the published evaluation of MLVICX does."""
+        """Take all gates out, as the published evaluation of MLVICX does.
+
+        What follows a gate was trained on what the gate leaves, and now sees something else.
+        """
+        for number in self.arguments.get("gates", []):
+            self._set_gate(number, None)
+        self.arguments |= {"gates": [], "gate_kernel": None}
+
+    def _gate_kernel(self) -> int:
+        """Return the side of a gate's spatial convolution that suits the backbone."""
+        return 7
+
+    def _new_gate(self, level: int, kernel: int) -> nn.Module:
+        """Return a gate for a level; a backbone that has gates overrides this and the next."""
+        raise InputError(f"{type(self).__name__} has no gates")
+
+    def _set_gate(self, level: int, gate: nn.Module | None) -> None:
+        """Put a gate after a level, or take it away."""
+        raise NotImplementedError
+
+    def _numbers(self, levels: Sequence[int]) -> list[int]:
+        """Return the numbers of levels, counted from 0."""
+        n = len(self.level_dims)
+        wrong = [level for level in levels if not -n <= level < n]
+        if wrong:
+            raise InputError(f"the backbone has levels {-n} to {n - 1}, got {wrong}")
+        return [level % n for level in levels]
 
 
 def pooled_dim(backbone: Backbone, pooling: Pooling) -> int:
     """Return the width of :meth:`Tokens.pool` for the tokens of a backbone."""
-    both = pooling == "both" and backbone.arguments.get("class_token", False)
+    both = pooling == "both" and backbone.has_class_token
     return backbone.embed_dim * (2 if both else 1)

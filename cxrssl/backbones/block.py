@@ -1,11 +1,14 @@
 """A transformer block that takes crops of several sizes and skips work for dropped residuals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import Block
-from torch import Tensor
+from torch import Tensor, nn
+
+from cxrssl.errors import InputError
 
 __all__ = ["PackedBlock", "draw_subset", "pick_tokens"]
 
@@ -35,31 +38,56 @@ class PackedBlock(Block):  # type: ignore[misc]
     Packing: norms and linear layers act on all tokens of all groups in one call; attention runs
     group by group. The result equals that of separate calls.
 
+    A gate may follow the residuals: a module on maps (B, D, h, w) of the patches, which are the
+    last h * w tokens of a group. The tokens before them pass by it.
+
     Attributes:
         drop_rate: Share of residuals dropped in training.
         packed: Whether groups share the calls of norms and linear layers.
+        gate: The gate, None for none.
     """
 
     drop_rate: float = 0.0
     packed: bool = False
 
-    def forward(self, x: Tensor | list[Tensor], **attention: object) -> Tensor | list[Tensor]:
-        """Apply the block to tokens (B, N, D) or to a list of groups of them."""
-        if isinstance(x, Tensor):
-            if attention.get("attn_mask") is not None or attention.get("is_causal"):
-                masked: Tensor = super().forward(x, **attention)
-                return masked
-            return self._residuals([x])[0]
-        return self._residuals(x)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.gate: nn.Module | None = None
 
-    def select(self, x: Tensor, index: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor | list[Tensor],
+        grids: Sequence[tuple[int, int]] | None = None,
+        **attention: object,
+    ) -> Tensor | list[Tensor]:
+        """Apply the block to tokens (B, N, D) or to a list of groups of them.
+
+        Args:
+            x: The tokens.
+            grids: Rows and columns (h, w) of each group's patches, which a gate needs.
+            **attention: See timm's block; for a single group only.
+
+        Raises:
+            InputError: If there is a gate and no grid.
+        """
+        if not isinstance(x, Tensor):
+            return self._gated(self._residuals(x), grids)
+        if attention.get("attn_mask") is not None or attention.get("is_causal"):
+            groups = [super().forward(x, **attention)]
+        else:
+            groups = self._residuals([x])
+        return self._gated(groups, grids)[0]
+
+    def select(
+        self, x: Tensor, index: Tensor, grids: Sequence[tuple[int, int]] | None = None
+    ) -> Tensor:
         """Return the block's output (B, K, D) at some tokens (B, K) of x (B, N, D).
 
         Equal to the whole output at these tokens. The other tokens are attended to, but need no
-        query and no MLP, which a last block spares them where few tokens are wanted.
+        query and no MLP, which a last block without a gate spares them where few are wanted.
         """
-        if self.training and self.drop_rate > 0:
-            return pick_tokens(self._residuals([x])[0], index)
+        if self.gate is not None or (self.training and self.drop_rate > 0):
+            return pick_tokens(self._gated(self._residuals([x]), grids)[0], index)
         attn, chosen, normed = self.attn, pick_tokens(x, index), self.norm1(x)
         dim, heads = x.shape[-1], attn.num_heads
         weight, bias = attn.qkv.weight, attn.qkv.bias
@@ -79,6 +107,13 @@ class PackedBlock(Block):  # type: ignore[misc]
         return F.scaled_dot_product_attention(
             attn.q_norm(q), attn.k_norm(k), v, dropout_p=attn.attn_drop.p if self.training else 0.0
         )
+
+    def _gated(self, groups: list[Tensor], grids: Sequence[tuple[int, int]] | None) -> list[Tensor]:
+        if self.gate is None:
+            return groups
+        if grids is None:
+            raise InputError("a block with a gate needs the grids of the patches")
+        return [_gate_patches(self.gate, x, grid) for x, grid in zip(groups, grids, strict=True)]
 
     def _residuals(self, groups: list[Tensor]) -> list[Tensor]:
         groups = self._add(groups, self._attention)
@@ -113,6 +148,13 @@ class PackedBlock(Block):  # type: ignore[misc]
         if not self.packed or len(groups) == 1:
             return [self.ls2(self.mlp(self.norm2(x))) for x in groups]
         return _unpack(self.ls2(self.mlp(self.norm2(_pack(groups)))), groups)
+
+
+def _gate_patches(gate: nn.Module, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    n_patches = grid[0] * grid[1]
+    prefix, patches = tokens.split([tokens.shape[1] - n_patches, n_patches], dim=1)
+    gated = gate(patches.transpose(1, 2).unflatten(2, grid)).flatten(2).transpose(1, 2)
+    return torch.cat([prefix.to(gated.dtype), gated], dim=1)
 
 
 def _pack(groups: list[Tensor]) -> Tensor:

@@ -5,6 +5,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from cxrssl.errors import InputError
+
 __all__ = ["Pooling", "Tokens"]
 
 Pooling = Literal["class", "mean", "both"]
@@ -34,7 +36,16 @@ class Tokens(NamedTuple):
 
     @property
     def map(self) -> Tensor:
-        """The patches as a map (B, D, h, w)."""
+        """The patches as a map (B, D, h, w), a view.
+
+        Raises:
+            InputError: If patches were dropped.
+        """
+        height, width = self.grid
+        if self.patches.shape[1] != height * width:
+            raise InputError(
+                f"{self.patches.shape[1]} patches make no map of {height} x {width}: keep all"
+            )
         level: Tensor = self.patches.transpose(1, 2).unflatten(2, self.grid)
         return level
 
@@ -43,11 +54,9 @@ class Tokens(NamedTuple):
 
         Args:
             pooling: ``class`` for the class token, ``mean`` for the mean patch token, ``both`` for
-                one after the other. Without a class token all three are the mean patch token.
+                one after the other. Without a class token, each is the mean patch token.
         """
         if self.cls is not None and pooling == "class":
             return self.cls
-        mean: Tensor = self.patches.mean(1)
-        if self.cls is None or pooling == "mean":
-            return mean
-        return torch.cat([self.cls, mean], dim=1)
+        mean = self.patches.mean(1)
+        return mean if self.cls is None or pooling == "mean" else torch.cat([self.cls, mean], 1)

@@ -3,33 +3,21 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-import timm
 import torch
-from timm.layers import Mlp, SwiGLUPacked
-from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cxrssl.backbones.base import Backbone
-from cxrssl.backbones.block import PackedBlock, pick_tokens
-from cxrssl.backbones.context import ResidualGate, checked_gates
+from cxrssl.backbones.block import pick_tokens
+from cxrssl.backbones.context import ResidualGate
 from cxrssl.backbones.positions import Interpolation, resample_positions, sincos_positions
 from cxrssl.backbones.tokens import Tokens
+from cxrssl.backbones.vit_model import build_vit
 from cxrssl.errors import InputError
 
 __all__ = ["ViT"]
 
-_SHORT_NAMES = {
-    "vit_tiny": "vit_tiny_patch16_224",
-    "vit_small": "vit_small_patch16_224",
-    "vit_base": "vit_base_patch16_224",
-    "vit_large": "vit_large_patch16_224",
-    "vit_huge": "vit_huge_patch14_224",
-    "vit_giant": "vit_giant_patch14_dinov2",
-}
-
-
-_FIRST_LAYER = ("pos_embed", "patch_embed", "cls_token", "reg_token")
+_FIRST_LAYER = ("pos_embed", "patch_embed", "mask_token", "cls_token", "reg_token")
 
 
 class ViT(Backbone):
@@ -61,9 +49,10 @@ class ViT(Backbone):
         init: How weights start: as in ``timm``, or with the patch embedding too drawn from a normal
             of standard deviation 0.02 and without bias, as in ``jepa`` (I-JEPA, CheXWorld).
         activation_checkpointing: Whether blocks are recomputed in the backward pass to save memory.
-        gates: Numbers of the blocks behind which a :class:`ResidualGate` gates the patches in line;
-            none by default. For MLVICX.
-        gate_kernel: Side of the gates' spatial convolution.
+        gates: Numbers of the blocks whose patch tokens a :class:`ResidualGate` gates in line; see
+            :meth:`insert_gates`. They begin as the identity, and patches cannot be dropped then.
+        gate_kernel: Side of the gates' spatial convolution; 7, or 3 for a grid of at most 7 rows or
+            columns, if left out.
         weights: File with pretrained weights; see :func:`load_backbone_weights`.
 
     Raises:
@@ -93,7 +82,7 @@ class ViT(Backbone):
         init: Literal["timm", "jepa"] = "timm",
         activation_checkpointing: bool = False,
         gates: Sequence[int] = (),
-        gate_kernel: int = 7,
+        gate_kernel: int | None = None,
         weights: str | None = None,
     ) -> None:
         super().__init__()
@@ -113,23 +102,21 @@ class ViT(Backbone):
             "ffn": ffn,
             "layer_scale": layer_scale,
             "gates": [],
-            "gate_kernel": gate_kernel,
+            "gate_kernel": None,
         }
         self.interpolation: Interpolation = interpolation
         self.packed = packed
         self.activation_checkpointing = activation_checkpointing
-        self.pretrained_mask_token = None
-        self.load_report = None
-        self.vit = _build(self.arguments)
-        self.gates = nn.ModuleDict()
+        self.vit = build_vit(self.arguments)
         self.embed_dim = self.vit.embed_dim
         self.depth = len(self.vit.blocks)
         self.level_dims = (self.embed_dim,) * self.depth
         self.in_chans = in_chans
         self.img_size = img_size
         self.patch_size: int = self.vit.patch_embed.patch_size[0]
-        self.grid: tuple[int, int] = tuple(self.vit.patch_embed.grid_size)
+        self.grid = tuple(self.vit.patch_embed.grid_size)
         self.n_registers = registers
+        self.has_class_token = class_token
         self.class_position = class_token and class_position
         self.vit.pos_embed = self._position_table(position)
         self._set_drop_path(drop_path, drop_path_shape)
@@ -186,19 +173,19 @@ class ViT(Backbone):
             mask_token: (D,) or (1, D), needed with ``mask``.
             keep: (B, K) long; only these patches are encoded, the others cost nothing.
             wanted: (B, K) long; only the tokens of these patches (counted among those kept) are
-                returned, without class token and registers, and the last block is spared the rest.
+                returned, without class token and registers, and the last block is spared the rest
+                unless it has a gate.
+
+        Raises:
+            InputError: If the images do not fit the patches, ``mask`` has no ``mask_token``, or
+                there are gates and ``keep`` drops patches.
         """
         if wanted is None:
             return self.forward_many([x], masks=[mask], mask_token=mask_token, keeps=[keep])[0]
         tokens, grid = self._embed(x, mask, mask_token, keep)
-        before, last = self.depth - 1, self.vit.blocks[-1]
-        [tokens] = self._run_blocks([tokens], [grid], range(before))
-        if str(before) in self.gates:  # which need all patches
-            [tokens] = self._run_blocks([tokens], [grid], [before])
-            tokens = pick_tokens(tokens, wanted + self._n_prefix)
-        else:
-            tokens = last.select(tokens, wanted + self._n_prefix)
-        patches = self.vit.norm(tokens)
+        *blocks, last = self.vit.blocks
+        [tokens] = self._run_blocks([tokens], blocks, [grid])
+        patches = self.vit.norm(last.select(tokens, wanted + self._n_prefix, [grid]))
         return Tokens(cls=None, registers=patches[:, :0], patches=patches, grid=grid)
 
     def forward_many(
@@ -223,60 +210,44 @@ class ViT(Backbone):
             for x, mask, keep in zip(inputs, masks, keeps, strict=True)
         ]
         grids = [grid for _, grid in embedded]
-        groups = self._run_blocks([tokens for tokens, _ in embedded], grids, range(self.depth))
+        groups = self._run_blocks([tokens for tokens, _ in embedded], self.vit.blocks, grids)
         return [self._split(self.vit.norm(x), grid) for x, grid in zip(groups, grids, strict=True)]
 
     def levels(
         self,
         x: Tensor,
         levels: Sequence[int],
-        norm: Literal["all", "last", "none"] = "all",
+        norm: bool | Literal["last"] = True,
         stem: bool = False,
     ) -> list[Tokens]:
-        """Return the tokens after the given blocks.
+        """Return the tokens after the given blocks; see :meth:`Backbone.levels`.
 
         Args:
-            x: (B, C, H, W).
+            x: Images (B, C, H, W).
             levels: Numbers of blocks; negative ones count from the end.
-            norm: Which levels pass through the final norm: ``all``, the ``last`` block's alone, or
-                ``none``.
-            stem: Whether the embedded patches, which are never normalised, come first.
+            norm: Whether levels pass through the final norm: all, none, or the ``last`` block's.
+            stem: Whether the embedded patches, with their positions, come first.
         """
-        wanted = [number % self.depth for number in levels]
+        wanted = self._numbers(levels)
+        order = [-1, *wanted] if stem else wanted
         tokens, grid = self._embed(x, None, None, None)
-        found = {-1: self._split(tokens, grid)}
-        for number in range(max(wanted) + 1):
-            [tokens] = self._run_blocks([tokens], [grid], [number])
-            if number in wanted:
-                normed = norm == "all" or (norm == "last" and number == self.depth - 1)
+        found: dict[int, Tokens] = {}
+        for number in range(-1, max(order, default=-1) + 1):
+            if number >= 0:
+                [tokens] = self._run_blocks([tokens], [self.vit.blocks[number]], [grid])
+            if number in order:
+                normed = number == self.depth - 1 if norm == "last" else norm
                 found[number] = self._split(self.vit.norm(tokens) if normed else tokens, grid)
-        return [found[number] for number in ([-1] if stem else []) + wanted]
+        return [found[number] for number in order]
 
     def layer_of(self, name: str) -> int:
-        """Return the layer of a parameter: 0 for tokens, positions and patches, i + 1 for block i.
-
-        The final norm has layer ``depth`` + 1, and a gate that of its block.
-        """
+        """Return the layer of a parameter; see :meth:`Backbone.layer_of`."""
         parts = name.split(".")
         if any(part in _FIRST_LAYER for part in parts):
             return 0
-        for room in ("blocks", "gates"):
-            if room in parts:
-                return int(parts[parts.index(room) + 1]) + 1
+        if "blocks" in parts:
+            return int(parts[parts.index("blocks") + 1]) + 1
         return self.depth + 1
-
-    def insert_gates(self, levels: Sequence[int], kernel: int = 7) -> None:
-        """Put a :class:`ResidualGate` behind each of the given blocks."""
-        numbers = checked_gates(levels, self.depth)
-        if self.gates:
-            raise InputError(f"the backbone has gates already, at {self.arguments['gates']}")
-        self.gates = nn.ModuleDict({str(n): ResidualGate(self.embed_dim, kernel) for n in numbers})
-        self.arguments |= {"gates": numbers, "gate_kernel": kernel}
-
-    def drop_gates(self) -> None:
-        """Take the gates out again."""
-        self.gates = nn.ModuleDict()
-        self.arguments["gates"] = []
 
     def position_tokens(self, grid: tuple[int, int]) -> Tensor:
         """Return the positions (1, h * w, D) of the patches of a grid."""
@@ -303,8 +274,11 @@ class ViT(Backbone):
             patches = torch.where(mask[..., None], mask_token.to(patches.dtype), patches)
         patches = patches + self.position_tokens(grid)
         if keep is not None:
-            if self.gates:
-                raise InputError("gates need whole maps: patches cannot be dropped before them")
+            if self.arguments["gates"]:
+                raise InputError(
+                    f"keep drops patches, and the gates after blocks {self.arguments['gates']} "
+                    "need the whole grid: use a backbone without gates"
+                )
             patches = pick_tokens(patches, keep)
         tokens = torch.cat([*self._prefix(len(x), patches.dtype), patches], dim=1)
         return vit.norm_pre(vit.pos_drop(tokens)), grid
@@ -321,107 +295,35 @@ class ViT(Backbone):
         return [token.to(dtype).expand(n, -1, -1) for token in prefix]
 
     def _run_blocks(
-        self, groups: list[Tensor], grids: Sequence[tuple[int, int]], numbers: Iterable[int]
+        self, groups: list[Tensor], blocks: Iterable[Any], grids: list[tuple[int, int]]
     ) -> list[Tensor]:
         packed = groups[0].is_cuda if self.packed is None else self.packed
-        for number in numbers:
-            block = self.vit.blocks[number]
+        for block in blocks:
             block.packed = packed
             if self.activation_checkpointing and torch.is_grad_enabled():
-                groups = checkpoint(block, groups, use_reentrant=False)
+                groups = checkpoint(block, groups, grids, use_reentrant=False)
             else:
-                groups = block(groups)
-            if str(number) in self.gates:
-                gate = self.gates[str(number)]
-                pairs = zip(groups, grids, strict=True)
-                groups = [gate(tokens, grid, self._n_prefix) for tokens, grid in pairs]
+                groups = block(groups, grids)
         return groups
 
     @property
     def _n_prefix(self) -> int:
-        return int(self.vit.cls_token is not None) + self.n_registers
+        return int(self.has_class_token) + self.n_registers
+
+    def _gate_kernel(self) -> int:
+        return 3 if min(self.grid) <= 7 else 7
+
+    def _new_gate(self, level: int, kernel: int) -> ResidualGate:
+        return ResidualGate(self.level_dims[level], kernel=kernel)
+
+    def _set_gate(self, level: int, gate: nn.Module | None) -> None:
+        self.vit.blocks[level].gate = gate
 
     def _split(self, x: Tensor, grid: tuple[int, int]) -> Tokens:
-        start = self._n_prefix
-        first = start - self.n_registers
+        first, start = int(self.has_class_token), self._n_prefix
         return Tokens(
             cls=x[:, 0] if first else None,
             registers=x[:, first:start],
             patches=x[:, start:],
             grid=grid,
         )
-
-
-def _build(arguments: dict[str, Any]) -> VisionTransformer:
-    name = _SHORT_NAMES.get(arguments["name"], arguments["name"])
-    named = _reference(name)
-    _check_sizes(arguments, named)
-    options = {
-        "patch_size": arguments["patch_size"],
-        "embed_dim": arguments["width"],
-        "depth": arguments["depth"],
-        "num_heads": arguments["heads"],
-        "init_values": arguments["layer_scale"],
-    }
-    options = {key: value for key, value in options.items() if value is not None}
-    options |= _ffn_options(arguments["ffn"], arguments["width"] or named.embed_dim)
-    return timm.create_model(
-        name,
-        pretrained=False,
-        num_classes=0,
-        global_pool="",
-        img_size=arguments["img_size"],
-        in_chans=arguments["in_chans"],
-        class_token=arguments["class_token"],
-        reg_tokens=arguments["registers"],
-        no_embed_class=True,
-        dynamic_img_size=True,
-        block_fn=PackedBlock,
-        **options,
-    )
-
-
-def _reference(name: str) -> VisionTransformer:
-    """Return timm's own model of a name without memory for weights, if it is one we can wrap."""
-    if not timm.is_model(name):
-        raise InputError(
-            f"unknown backbone {name!r}: use one of {', '.join(_SHORT_NAMES)} "
-            "or the name of a timm VisionTransformer"
-        )
-    with torch.device("meta"):
-        named = timm.create_model(name, pretrained=False, num_classes=0)
-    blocks = getattr(named, "blocks", [None])
-    if type(named) is not VisionTransformer or type(blocks[0]) is not Block:
-        raise InputError(
-            f"{name} cannot be used: only timm's VisionTransformer is supported, with its usual "
-            f"blocks; this is a {type(named).__name__} of {type(blocks[0]).__name__}s"
-        )
-    return named
-
-
-def _check_sizes(arguments: dict[str, Any], named: VisionTransformer) -> None:
-    for key in ("img_size", "patch_size", "in_chans", "width", "depth", "heads"):
-        if arguments[key] is not None and arguments[key] < 1:
-            raise InputError(f"{key} must be positive, got {arguments[key]}")
-    if arguments["registers"] < 0:
-        raise InputError(f"registers must not be negative, got {arguments['registers']}")
-    patch = arguments["patch_size"] or named.patch_embed.patch_size[0]
-    if arguments["img_size"] % patch:
-        raise InputError(
-            f"img_size must be a multiple of patch_size {patch}, got {arguments['img_size']}"
-        )
-    width = arguments["width"] or named.embed_dim
-    heads = arguments["heads"] or named.blocks[0].attn.num_heads
-    if width % heads:
-        raise InputError(f"width must be a multiple of heads, got width {width} and heads {heads}")
-
-
-def _ffn_options(ffn: str | None, width: int) -> dict[str, Any]:
-    if ffn == "swiglu":
-        hidden = (int(width * 4 * 2 / 3) + 7) // 8 * 8
-        # timm rounds width * ratio down; the half keeps the product from falling below 2 * hidden.
-        ratio = (2 * hidden + 0.5) / width
-        return {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU, "mlp_ratio": ratio}
-    if ffn == "mlp":
-        return {"mlp_layer": Mlp, "act_layer": nn.GELU, "mlp_ratio": 4.0}
-    return {}

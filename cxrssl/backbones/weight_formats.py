@@ -7,7 +7,7 @@ from torch import Tensor, cat
 
 from cxrssl.errors import InputError
 
-__all__ = ["to_timm_names"]
+__all__ = ["below_prefix", "to_timm_names"]
 
 State = dict[str, Tensor]
 
@@ -56,12 +56,12 @@ def to_timm_names(state: Mapping[str, Tensor], source: str) -> tuple[str, State]
     )
 
 
-def _without_prefix(state: Mapping[str, Tensor], marker: str) -> State | None:
+def below_prefix(state: Mapping[str, Tensor], marker: str) -> State | None:
     """Return the entries below the prefix in front of ``marker``, or None where it is missing.
 
     Where several modules hold such a key, a moving average goes before what it averages.
     """
-    prefixes = [key[: -len(marker)] for key in state if key.endswith(marker)]
+    prefixes = [key[: -len(marker)] for key in state if key == marker or key.endswith(f".{marker}")]
     if not prefixes:
         return None
     prefix = min(prefixes, key=lambda p: (not any(word in p for word in _AVERAGED), len(p)))
@@ -70,7 +70,7 @@ def _without_prefix(state: Mapping[str, Tensor], marker: str) -> State | None:
 
 def _jepa_encoder(state: Mapping[str, Tensor]) -> State | None:
     encoders = {k: v for k, v in state.items() if k.startswith(("encoder.", "target_encoder."))}
-    return _without_prefix(encoders, "patch_embed.proj.weight")
+    return below_prefix(encoders, "patch_embed.proj.weight")
 
 
 def _rename(state: State, rules: list[tuple[str, str]]) -> State:
@@ -110,18 +110,18 @@ _FORMATS: list[tuple[str, Callable[[Mapping[str, Tensor]], State | None], Callab
 _FORMATS = [
     (
         "Hugging Face",
-        lambda state: _without_prefix(state, "embeddings.patch_embeddings.projection.weight"),
+        lambda state: below_prefix(state, "embeddings.patch_embeddings.projection.weight"),
         _from_hf,
     ),
     (
         "cxrssl",
-        lambda state: _without_prefix(state, "vit.patch_embed.proj.weight"),
+        lambda state: below_prefix(state, "vit.patch_embed.proj.weight"),
         lambda s: {key.removeprefix("vit."): value for key, value in s.items()},
     ),
     ("CheXWorld or I-JEPA", _jepa_encoder, _from_official),
     (
         "timm or official DINOv2",
-        lambda state: _without_prefix(state, "patch_embed.proj.weight"),
+        lambda state: below_prefix(state, "patch_embed.proj.weight"),
         _from_official,
     ),
 ]

@@ -90,7 +90,7 @@ class JEPA(Objective):
             init_from=init_from,
             max_nonfinite=max_nonfinite,
         )
-        if backbone.gates:
+        if backbone.arguments["gates"]:
             raise InputError(
                 f"{type(self).__name__} drops patches, and the backbone's in-line gates need whole "
                 "maps: build it without gates"

@@ -187,7 +187,7 @@ class MLVICX(Objective):
 
     def _levels(self, images: Tensor) -> list[Tokens]:
         """Return the tokens of every level, normalised where the backbone's are not."""
-        if not isinstance(self.backbone, ViT) or self.norms is None:
+        if self.norms is None:
             return self.backbone.levels(images, self.levels)
         tokens = self.backbone.levels(images, self.levels, norm="last", stem=self.stem)
         return [

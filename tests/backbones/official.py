@@ -5,7 +5,7 @@ import argparse
 import torch
 from torch import Tensor
 
-from cxrssl.backbones import ViT
+from cxrssl.backbones import ConvNet, ViT
 
 
 def tiny_vit(**options) -> ViT:
@@ -145,3 +145,20 @@ def _linear_shapes(name: str, inputs: int, outputs: int) -> dict[str, tuple[int,
 
 def _norm_shapes(name: str, width: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def mlvicx_state(convnet: ConvNet) -> dict[str, Tensor]:
+    """Return a gated ResNet-18's weights under MLVICX's names, with two of its heads."""
+    stages = {"conv1": 0, "bn1": 1} | {f"layer{n}": n + 3 for n in range(1, 5)}
+    parts = {"down": "cam.fc.0", "up": "cam.fc.2", "spatial": "sam.conv1"}
+    state = {}
+    for key, value in convnet.state_dict().items():
+        room, child, rest = key.split(".", 2)
+        if room == "gates":
+            part, rest = rest.split(".")
+            state[f"cbt{int(child) + 1}.{parts[part]}.{rest}"] = value
+        else:
+            state[f"encoder.{stages[child]}.{rest}"] = value
+    state["projetion.l1.0.weight"] = torch.zeros(2, 512)
+    state["resize_project.conv_head.projection.2.weight"] = torch.zeros(2, 8)
+    return state
