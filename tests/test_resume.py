@@ -170,13 +170,13 @@ def losses(folder):
 @pytest.mark.parametrize(
     ("objective", "workers", "accumulate"),
     [
-        ("DINOv2", 0, 1),
+        pytest.param("DINOv2", 0, 1, marks=pytest.mark.slow),
         ("DINOv2", 2, 2),
         ("WorldModel", 0, 2),
-        ("IJEPA", 2, 1),
-        ("MLVICX", 2, 1),
+        pytest.param("IJEPA", 2, 1, marks=pytest.mark.slow),
+        pytest.param("MLVICX", 2, 1, marks=pytest.mark.slow),
         ("MLVICX, ConvNet", 0, 2),
-        ("VICReg", 0, 1),
+        pytest.param("VICReg", 0, 1, marks=pytest.mark.slow),
         ("LeJEPA", 2, 2),
         ("Joint", 2, 1),
     ],
