@@ -1,12 +1,16 @@
 """What the README says is what runs."""
 
+import json
 import re
 from pathlib import Path
 
 import torch
+import yaml
+from jsonargparse import ArgumentParser
 
 from cxrssl.backbones import ViT
 from cxrssl.data import PhantomDataModule
+from cxrssl.objectives import Objective
 from tests.objectives.training import quiet_trainer
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
@@ -32,6 +36,19 @@ def test_the_example_objective_trains():
     trainer.fit(objective, datamodule=data)
     assert trainer.global_step == 3
     assert not torch.equal(before, objective.teacher.module.vit.norm.weight)
+
+
+def test_the_example_of_several_objectives_is_built():
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Objective, "model")
+    model = yaml.safe_load(block("example: joint"))["model"]
+    model["init_args"]["backbone"]["init_args"] |= {"width": 32, "depth": 2, "heads": 2}
+    given = parser.parse_args([f"--model={json.dumps(model)}"])
+    joint = parser.instantiate(given).model
+    assert list(joint.objectives) == ["dinov2", "mlvicx"]
+    assert [joint.share("mlvicx", progress) for progress in (0.0, 1.0)] == [0.1, 0.0]
+    assert joint.children_by_name["mlvicx"].weight("sigreg") == 0.05
+    assert joint.encoder is joint.children_by_name["dinov2"].encoder
 
 
 def test_every_class_it_names_exists():

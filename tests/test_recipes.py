@@ -1,5 +1,7 @@
 """The published recipes say what the objectives' published defaults are."""
 
+import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ import yaml
 
 from cxrssl.backbones import ViT
 from cxrssl.heads import Predictor
-from cxrssl.objectives import IJEPA, Recipe, WorldModel
+from cxrssl.objectives import IJEPA, MLVICX, Recipe, WorldModel
 from cxrssl.schedules import Schedule
 from cxrssl.views import Distortion, MaskedView, WorldViews
 from tests.golden import load_golden
@@ -103,3 +105,18 @@ def test_views_and_predictor_of_ijepa_are_the_published_defaults():
     for ours, theirs in zip(given.parameters(), with_default.parameters(), strict=True):
         assert ours.shape == theirs.shape
     assert given.blocks[0].attn.num_heads == with_default.blocks[0].attn.num_heads == 16
+
+
+def test_mlvicx_is_optimised_as_published():
+    model, data, trainer = read("mlvicx_resnet18_224")
+    default = inspect.signature(MLVICX).parameters["recipe"].default
+    recipe = Recipe(**schedules(model["recipe"]))
+    assert recipe == default
+    golden = load_golden("mlvicx/lr_schedule.npz")
+    steps = len(golden["vicreg"])
+    rate = replace(recipe.scaled_lr(int(golden["batch"])), warmup=10 / 300)
+    assert data["batch_size"] == recipe.reference_batch == 256
+    assert trainer["max_epochs"] == int(golden["epochs"]) == 300
+    assert recipe.lr.warmup * 300 == int(golden["warmup_mlvicx"]) == 2
+    rates = [rate(step / steps, steps) for step in range(steps)]
+    assert rates == pytest.approx(golden["vicreg"].tolist(), rel=1e-9)

@@ -132,19 +132,22 @@ class MLVICX(Objective):
             init_from=init_from,
             max_nonfinite=max_nonfinite,
         )
-        self.levels = numbers
-        self.stem = stem
-        self.gating = where
         self.lambda_local = lambda_local
         self.trained_pooling = pooling
-        dims = [backbone.embed_dim] * stem + [backbone.level_dims[number] for number in numbers]
+        self.gating = where
+        # The global branch alone reads the last level alone.
+        local = self._trains("local")
+        self.levels = numbers if local else numbers[-1:]
+        self.stem = stem and local
+        dims = [backbone.level_dims[number] for number in self.levels]
+        dims = [backbone.embed_dim] * self.stem + dims
         self.norms = _norms(dims) if isinstance(backbone, ViT) else None
         self.gates = _gates(dims, kernel) if where == "side" else None
         if not any(map(self._trains, ("global", "local"))):
             raise InputError("all terms have weight 0: nothing is left to train")
         if self._trains("global"):
             self.global_head = global_head(pooled_dim(backbone, pooling))
-        if self._trains("local"):
+        if local:
             self.local_head = local_head(dims, None if self.norms is not None else fusion_size)
             self.local_head.fusion.requires_grad_(train_level_convs)
 

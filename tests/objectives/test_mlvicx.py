@@ -99,6 +99,8 @@ def test_a_branch_without_weight_is_not_built(batch):
     objective = small_mlvicx(lambda_local=0.0)
     assert not hasattr(objective, "local_head")
     assert {n.split("_")[0] for n in objective.loss_terms(batch, 0.0)} == {"global"}
+    total(objective, batch).backward()
+    assert all(p.grad is not None for p in objective.parameters())  # as DDP needs it
     with pytest.raises(InputError, match="all terms have weight 0"):
         small_mlvicx(weights=dict.fromkeys(TERMS, 0.0))
 
