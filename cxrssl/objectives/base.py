@@ -152,18 +152,17 @@ class Objective(LightningModule, ABC):
     def regulariser(self, vectors: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return the term ``sigreg`` where it has a weight: the mean of SIGReg over the views.
 
-        The directions are the same for all views and processes, and drawn anew for every
-        micro-batch.
+        The directions are the same for all views of one width and all processes, and drawn anew for
+        every micro-batch.
 
         Args:
-            vectors: What stands for the images, (B, D) for each view.
+            vectors: What stands for the images, (B, D_i) for each view.
         """
         if self.weight("sigreg") == 0:
             return {}
-        generator = torch.Generator().manual_seed(self._sketch_seed)
-        dim, device = vectors[0].shape[1], vectors[0].device
-        directions = draw_directions(dim, self.n_directions, generator, device)
-        return {"sigreg": torch.stack([sigreg(z, directions) for z in vectors]).mean()}
+        directions = {z.shape[1]: self._directions(z.shape[1]) for z in vectors}
+        terms = [sigreg(z, directions[z.shape[1]].to(z.device)) for z in vectors]
+        return {"sigreg": torch.stack(terms).mean()}
 
     def weighted_terms(
         self, batch: dict[str, Any], progress: float
@@ -453,6 +452,10 @@ class Objective(LightningModule, ABC):
         terms = self.weighted_terms(batch, progress)
         total = torch.stack([weight * term for weight, term in terms.values()]).sum()
         return {"loss": total, **{name: term for name, (_, term) in terms.items()}}
+
+    def _directions(self, dim: int) -> Tensor:
+        generator = torch.Generator().manual_seed(self._sketch_seed)
+        return draw_directions(dim, self.n_directions, generator)
 
     def _log_held_out(self, name: str, batch: dict[str, Any]) -> None:
         if len(batch["image_number"]) * world_size() < self.fewest_images:

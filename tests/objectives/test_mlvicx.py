@@ -4,6 +4,7 @@ from torch.testing import assert_close
 
 from cxrssl.backbones import ViT, load_encoder
 from cxrssl.errors import InputError
+from cxrssl.heads import Projector
 from cxrssl.losses import vicreg_terms
 from cxrssl.objectives import MLVICX
 from tests.objectives.siamese_training import batches, small_convnet, small_mlvicx, small_vit
@@ -175,3 +176,10 @@ def test_gates_of_a_vit_take_up_pretrained_weights(tmp_path):
     assert all(".gate." in key for key in gated.load_report.missing)
     images = torch.randn(2, 1, 32, 32)
     assert_close(gated.eval()(images).patches, plain.eval()(images).patches)
+
+
+def test_sigreg_takes_embeddings_of_different_widths(batch):
+    objective = small_mlvicx(
+        weights={"sigreg": 0.1}, global_head=lambda dim: Projector(dim, (12, 8))
+    )
+    assert torch.isfinite(objective.loss_terms(batch, 0.0)["sigreg"])
