@@ -108,7 +108,9 @@ class Alarms:
         """Go on counting."""
         self._first = dict(state_dict["first"])
         self._bad = dict(state_dict["bad"])
-        self._lowest_entropy = dict(state_dict["lowest_entropy"])
+        lowest = state_dict["lowest_entropy"]
+        # One number in checkpoints of before objectives could train together.
+        self._lowest_entropy = {"": lowest} if isinstance(lowest, float) else dict(lowest)
 
     def _entropy(self, entropy: float, n_prototypes: int, prefix: str) -> list[str]:
         share = entropy / math.log(n_prototypes)

@@ -19,6 +19,7 @@ from cxrssl.losses import draw_directions, sigreg
 from cxrssl.losses.distributed import all_sum, world_size
 from cxrssl.objectives.nonfinite import NonFiniteSteps
 from cxrssl.objectives.recipe import Recipe, build_optimizer, set_rates
+from cxrssl.objectives.running_statistics import RunningStatistics
 from cxrssl.objectives.stage import load_stage, read_stage
 from cxrssl.schedules import Schedule
 from cxrssl.views import Views
@@ -100,6 +101,7 @@ class Objective(LightningModule, ABC):
         self._sketch_seed = 0
         self._trained_steps = 0
         self._nonfinite = NonFiniteSteps(max_nonfinite)
+        self._running_statistics = RunningStatistics()
         self._overflowed = False
         self._started = False
 
@@ -328,6 +330,7 @@ class Objective(LightningModule, ABC):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the weighted loss of a micro-batch; zero, with zero gradients, if not finite."""
         self._seed_step(batch_idx)
+        self._running_statistics.keep(self)
         step = self.trainer.global_step
         every: int = self.monitor_every or getattr(self.trainer, "log_every_n_steps", 0) or 50
         self.monitoring = step % every == 0
@@ -374,7 +377,7 @@ class Objective(LightningModule, ABC):
         clip = self.recipe.clip if gradient_clip_val is None else gradient_clip_val
         limit = float("inf") if clip is None else clip
         norms = {
-            name: nn.utils.clip_grad_norm_(parameters, limit).detach()
+            name: nn.utils.clip_grad_norm_(parameters, limit).detach().to(self.device)
             for name, parameters in self.clip_groups().items()
         }
         if self.monitoring:
@@ -400,7 +403,9 @@ class Objective(LightningModule, ABC):
         lr, decay = set_rates(optimizer, self.recipe, self._lr, progress, step, entries)
         self._overflowed = False
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        if self._nonfinite.spoilt or self._overflowed:
+        skipped = bool(self._nonfinite.spoilt) or self._overflowed
+        self._running_statistics.close(restore=skipped)
+        if skipped:
             self.forget_step()
         else:
             self.update_teacher(progress)
@@ -461,6 +466,7 @@ class Objective(LightningModule, ABC):
         if len(batch["image_number"]) * world_size() < self.fewest_images:
             return  # the rest of a split
         self.monitoring = False
+        self._sketch_seed = 0  # the same directions in every validation
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         step = self.trainer.global_step if fitting else self._trained_steps
         terms = self._terms_and_loss(batch, self._progress(step))

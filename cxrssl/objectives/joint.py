@@ -39,7 +39,8 @@ class Joint(Objective):
             and own options count; of their recipes only the first one's does, where ``recipe`` is
             left out, and their ``max_nonfinite`` do not.
         shares: Factor on each objective's loss, constant or scheduled; 1 where absent. In steps of
-            share 0 an objective is not computed, but its teacher moves on.
+            share 0 an objective is not computed and what it has for itself stands still; its
+            teacher follows the backbone. At least one share must be positive at every step.
         encoder: Name of the objective whose encoder is used downstream; the first one if left out.
         recipe: How all is optimised; the first objective's if left out.
         init_from: Checkpoint of an earlier stage of these same objectives. To start from a stage of
@@ -67,9 +68,11 @@ class Joint(Objective):
             raise InputError("objectives is empty: name at least one")
         children = _made(backbone, objectives)
         first, child = next(iter(children.items()))
+        if encoder is not None and encoder not in children:
+            raise InputError(f"encoder must be one of {', '.join(children)}, got {encoder!r}")
         super().__init__(
             backbone,
-            views=JointViews({name: child.views for name, child in children.items()}),
+            views=JointViews({n: c.views for n, c in children.items()}, main=encoder),
             recipe=child.recipe if recipe is None else recipe,
             init_from=init_from,
             max_nonfinite=max_nonfinite,
@@ -77,10 +80,6 @@ class Joint(Objective):
         self.objectives = nn.ModuleDict(children)
         self.shares = _checked_shares(shares or {}, list(children))
         self.encoder_of = first if encoder is None else encoder
-        if self.encoder_of not in children:
-            raise InputError(
-                f"encoder must be one of {', '.join(children)}, got {self.encoder_of!r}"
-            )
         self.fewest_images = max(child.fewest_images for child in children.values())
         self._recipe_of = first if recipe is None else None
         self._check_stages()
@@ -136,8 +135,6 @@ class Joint(Objective):
             if self.monitoring:
                 values = child.monitored.items()
                 self.monitored |= {f"{name}/{key}": value for key, value in values}
-        if not terms:
-            raise InputError(f"all shares are 0 at {progress:.1%} of the run: nothing is trained")
         return terms
 
     def embed(self, images: Tensor, pooling: Pooling = "class") -> Tensor:
@@ -198,11 +195,55 @@ class Joint(Objective):
     def _terms_and_loss(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
         """Return the loss and its terms; every parameter takes part in it, as DDP needs it."""
         result = super()._terms_and_loss(batch, progress)
-        idle = [c for n, c in self.children_by_name.items() if self.share(n, progress) == 0]
-        for child in idle:
-            zeros = [(p * 0).sum() for p in child.parameters() if p.requires_grad]
+        zeros = [(p * 0).sum() for p in self._idle_parameters(progress)]
+        if zeros:
             result["loss"] = result["loss"] + torch.stack(zeros).sum()
         return result
+
+    def _log_held_out(self, name: str, batch: dict[str, Any]) -> None:
+        if any(self.share(each, 1.0) > 0 for each in self.objectives):
+            super()._log_held_out(name, batch)
+
+    def _idle_parameters(self, progress: float) -> list[nn.Parameter]:
+        """Return the parameters that only objectives of share 0 have."""
+        busy, idle = (
+            {
+                parameter: None
+                for name, child in self.children_by_name.items()
+                if (self.share(name, progress) == 0) == without
+                for parameter in child.parameters()
+                if parameter.requires_grad
+            }
+            for without in (False, True)
+        )
+        return [parameter for parameter in idle if parameter not in busy]
+
+    def _check_shares(self) -> None:
+        """Refuse a run with a step in which nothing would be trained."""
+        steps = self.total_steps or 0
+        constant = [s.value for s in self.shares.values() if s == Schedule(s.value)]
+        if any(value > 0 for value in constant):
+            return
+        for step in range(steps):
+            progress = self._progress(step)
+            if not any(self.share(name, progress) > 0 for name in self.objectives):
+                raise InputError(
+                    f"all shares are 0 at step {step} of {steps}, where nothing would be trained: "
+                    "give one of them a start, or a constant"
+                )
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Build the optimiser, and check the shares now that the length of the run is known."""
+        optimizer = super().configure_optimizers()
+        self._check_shares()
+        return optimizer
+
+    def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
+        """Leave out what objectives of share 0 have for themselves, and clip the others."""
+        # Without a gradient an optimiser leaves them alone; with one of 0 it would decay them.
+        for parameter in self._idle_parameters(self._progress(self.trainer.global_step)):
+            parameter.grad = None
+        super().configure_gradient_clipping(*args, **kwargs)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and log the shares."""
@@ -238,6 +279,8 @@ def _made(
             raise InputError(f"an objective cannot be called {name!r}: choose another name")
         before = len(list(backbone.parameters()))
         children[name] = make(backbone)
+        if isinstance(children[name], Joint):
+            raise InputError(f"{name} is a Joint: name its objectives here instead")
         if len(children) > 1 and len(list(backbone.parameters())) != before:
             raise InputError(
                 f"{name} changes the backbone that {next(iter(children))} has copied already: "

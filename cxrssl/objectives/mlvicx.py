@@ -43,7 +43,7 @@ class MLVICX(Objective):
     - ``global_invariance`` (25), ``global_variance`` (25), ``global_covariance`` (1);
     - ``local_invariance``, ``local_variance``, ``local_covariance``: the same of the local
       embeddings, times ``lambda_local``;
-    - ``sigreg`` (0): SIGReg of all four embeddings.
+    - ``sigreg`` (0): SIGReg of the embeddings of the branches that have a term.
 
     See :class:`VICReg` for what they are; variance and covariance are those of the batch over all
     processes. With several, set ``trainer.sync_batchnorm``.
@@ -73,9 +73,9 @@ class MLVICX(Objective):
         stem: Whether the embedded patches of a ViT are a level too, the first one.
         gating: ``inline``, ``side`` or ``off``; by default ``inline`` in a ConvNet, as published,
             and ``side`` in a ViT, whose weights then remain of use without gates. In-line gates of
-            a ViT are residual and begin as the identity.
+            a ViT are residual and begin as the identity; a backbone may have them already.
         gate_kernel: Side of the gates' spatial convolution; 7 if left out, but 3 in a ViT whose
-            grid has at most 7 rows.
+            grid has at most 7 rows. Stages of several sizes need one number.
         lambda_local: Factor on the local terms; 0 leaves the local head out.
         train_level_convs: Whether the convolutions that bring the levels to one width are trained;
             the published code created them after its optimiser, so that they never were.
@@ -121,8 +121,9 @@ class MLVICX(Objective):
         if not 0 <= lambda_local < float("inf"):
             raise InputError(f"lambda_local must be finite and not negative, got {lambda_local}")
         numbers = _checked_levels(backbone, levels, stem)
-        kernel = gate_kernel or _default_kernel(backbone)
-        if where == "inline" and not backbone.arguments["gates"]:
+        present = backbone.arguments.get("gate_kernel")
+        kernel = gate_kernel or present or _default_kernel(backbone)
+        if where == "inline":
             backbone.insert_gates(numbers, kernel)
         super().__init__(
             backbone,
@@ -142,9 +143,10 @@ class MLVICX(Objective):
         dims = [backbone.level_dims[number] for number in self.levels]
         dims = [backbone.embed_dim] * self.stem + dims
         self.norms = _norms(dims) if isinstance(backbone, ViT) else None
-        self.gates = _gates(dims, kernel) if where == "side" else None
+        gated = local or pooling != "class" or not backbone.has_class_token
+        self.gates = _gates(dims, kernel) if where == "side" and gated else None
         if not any(map(self._trains, ("global", "local"))):
-            raise InputError("all terms have weight 0: nothing is left to train")
+            raise InputError("all terms of both branches have weight 0: no embedding is left")
         if self._trains("global"):
             self.global_head = global_head(pooled_dim(backbone, pooling))
         if local:
@@ -215,7 +217,14 @@ def _checked_gating(
 ) -> Literal["inline", "side", "off"]:
     if gating not in (None, "inline", "side", "off"):
         raise InputError(f"gating must be 'inline', 'side' or 'off', got {gating!r}")
-    return gating or ("side" if isinstance(backbone, ViT) else "inline")
+    present = backbone.arguments.get("gates")
+    if present and gating not in (None, "inline"):
+        raise InputError(
+            f"the backbone has gates in line, after levels {present}: gating {gating!r} needs one "
+            "without"
+        )
+    side = isinstance(backbone, ViT) and not present
+    return gating or ("side" if side else "inline")
 
 
 def _checked_levels(backbone: Backbone, levels: Sequence[int] | None, stem: bool) -> list[int]:

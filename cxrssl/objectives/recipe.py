@@ -15,7 +15,7 @@ from cxrssl.schedules import Schedule
 
 __all__ = ["Layered", "Recipe", "build_optimizer", "parameter_groups", "set_rates"]
 
-_PLACE_IN_JOINT = re.compile(r"^(objectives\.[^.]+\.)+")
+_PLACE_IN_JOINT = re.compile(r"^objectives\.[^.]+\.")
 
 
 class Layered(Protocol):

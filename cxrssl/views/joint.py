@@ -24,23 +24,27 @@ class JointViews(Views):
 
     The first objective's views draw from the generator handed in, so that they are those it has
     alone. The others' draw from generators of their own, spawned before anything is drawn: what
-    one objective's views draw has no effect on another's. Size and deterministic view are the
-    first one's.
+    one objective's views draw has no effect on another's.
 
     Args:
         views: The views of each objective, by its name.
+        main: Name of the objective whose size and deterministic view these views have; the first
+            one if left out.
 
     Raises:
         InputError: There are no views, a name is no identifier or one that data modules use, or
             the objectives' images differ in channels or normalisation, which one backbone shares.
     """
 
-    def __init__(self, views: Mapping[str, Views]) -> None:
+    def __init__(self, views: Mapping[str, Views], main: str | None = None) -> None:
         _check_names(views)
         _check_agreement(views)
-        first = next(iter(views.values()))
+        if main is not None and main not in views:
+            raise InputError(f"main must be one of {', '.join(views)}, got {main!r}")
+        self.main = next(iter(views)) if main is None else main
+        seen = views[self.main]
         super().__init__(
-            image_size=first.image_size, in_chans=first.in_chans, mean=first.mean, std=first.std
+            image_size=seen.image_size, in_chans=seen.in_chans, mean=seen.mean, std=seen.std
         )
         self.views = dict(views)
 
@@ -61,8 +65,8 @@ class JointViews(Views):
         }
 
     def eval_view(self) -> EvalView:
-        """Return the deterministic view of the first objective."""
-        return next(iter(self.views.values())).eval_view()
+        """Return the deterministic view of the objective called ``main``."""
+        return self.views[self.main].eval_view()
 
     def _generators(self, rng: np.random.Generator) -> list[np.random.Generator]:
         """Return one generator for each objective."""

@@ -126,3 +126,9 @@ def test_objectives_that_train_together_are_judged_apart():
     assert alarms.step(values, prototypes) == []
     [sentence] = alarms.step(values, prototypes)
     assert sentence.startswith("first: ")
+
+
+def test_a_state_of_one_objective_alone_is_taken_up():
+    alarms = Alarms()
+    alarms.load_state_dict({"first": {}, "bad": {}, "lowest_entropy": 0.6})
+    assert alarms.state_dict()["lowest_entropy"] == {"": 0.6}

@@ -5,6 +5,7 @@ from torch.testing import assert_close
 from cxrssl.errors import InputError
 from cxrssl.objectives import Recipe
 from cxrssl.schedules import Schedule
+from cxrssl.views import PairViews
 from tests.objectives.siamese_training import (
     batches,
     small_dinov2,
@@ -101,8 +102,45 @@ def test_a_share_of_0_costs_nothing_and_trains_nothing_but_leaves_all_parameters
     result["loss"].backward()
     child = joint.children_by_name["mlvicx"]
     assert all((p.grad == 0).all() for p in child.global_head.parameters())
-    with pytest.raises(InputError, match="all shares are 0"):
-        small_joint("mlvicx", shares={"mlvicx": 0.0}).weighted_terms(batch, 0.0)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lars"])
+def test_what_an_idle_objective_has_for_itself_stands_still(optimizer):
+    share = Schedule(1.0, final=0.0, shape="linear")
+    recipe = Recipe(lr=Schedule(0.1), optimizer=optimizer, lr_scaling="none")
+    joint = small_joint("dinov2", "mlvicx", shares={"mlvicx": 0.0, "dinov2": share}, recipe=recipe)
+    before = {name: value.clone() for name, value in joint.state_dict().items()}
+    train(joint, batches(joint.views, STEPS))
+    for name, value in joint.state_dict().items():
+        if name.startswith(("objectives.mlvicx.global_head", "objectives.mlvicx.local_head")):
+            assert torch.equal(value, before[name]), name
+    moved = "objectives.dinov2.dino_head.mlp.0.weight"
+    assert not torch.equal(before[moved], joint.state_dict()[moved])
+
+
+def test_a_run_with_a_step_that_trains_nothing_is_refused_at_its_start():
+    late = Schedule(1.0, warmup=0.5)
+    joint = small_joint("dinov2", "mlvicx", shares={"mlvicx": late, "dinov2": late})
+    with pytest.raises(InputError, match="all shares are 0 at step 0 of 3"):
+        train(joint, batches(joint.views, STEPS))
+
+
+def test_size_and_deterministic_view_are_those_of_the_encoder():
+    small = PairViews(image_size=16)
+    children = {
+        "mlvicx": lambda backbone: small_mlvicx(backbone, views=small),
+        "dinov2": small_dinov2,
+    }
+    assert small_joint(children=children).views.image_size == 16
+    assert small_joint(children=children, encoder="dinov2").views.eval_view().image_size == 32
+
+
+def test_a_joint_in_a_joint_is_refused():
+    def inner(backbone):
+        return small_joint("mlvicx", backbone=backbone)
+
+    with pytest.raises(InputError, match="inner is a Joint"):
+        small_joint(children={"inner": inner})
 
 
 def test_every_teacher_moves_once_a_step():

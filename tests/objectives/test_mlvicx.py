@@ -102,7 +102,7 @@ def test_a_branch_without_weight_is_not_built(batch):
     assert {n.split("_")[0] for n in objective.loss_terms(batch, 0.0)} == {"global"}
     total(objective, batch).backward()
     assert all(p.grad is not None for p in objective.parameters())  # as DDP needs it
-    with pytest.raises(InputError, match="all terms have weight 0"):
+    with pytest.raises(InputError, match="all terms of both branches have weight 0"):
         small_mlvicx(weights=dict.fromkeys(TERMS, 0.0))
 
 
@@ -183,3 +183,20 @@ def test_sigreg_takes_embeddings_of_different_widths(batch):
         weights={"sigreg": 0.1}, global_head=lambda dim: Projector(dim, (12, 8))
     )
     assert torch.isfinite(objective.loss_terms(batch, 0.0)["sigreg"])
+
+
+def test_gates_that_the_backbone_has_must_be_those_that_are_asked_for():
+    gated = small_vit(gates=[0, 1], gate_kernel=3)
+    assert small_mlvicx(gated).gating == "inline"
+    with pytest.raises(InputError, match="the backbone has gates"):
+        small_mlvicx(small_vit(gates=[0], gate_kernel=3))
+    for gating in ("side", "off"):
+        with pytest.raises(InputError, match="has gates in line, after levels"):
+            small_mlvicx(gated, gating=gating)
+
+
+def test_a_class_token_alone_needs_no_gate(batch):
+    objective = small_mlvicx(lambda_local=0.0, pooling="class")
+    assert objective.gates is None
+    total(objective, batch).backward()
+    assert all(p.grad is not None for p in objective.parameters())

@@ -14,7 +14,7 @@ from tests.objectives.siamese_training import (
     small_vicreg,
     small_vit,
 )
-from tests.objectives.training import quiet_trainer
+from tests.objectives.training import loader, quiet_trainer
 
 
 @pytest.fixture
@@ -86,3 +86,20 @@ def test_a_single_image_is_refused_in_training_and_left_out_of_held_out_losses()
     trainer = quiet_trainer()
     trainer.fit(small_vicreg(), datamodule=data)
     assert torch.isfinite(trainer.callback_metrics["val/loss"])
+
+
+def test_a_skipped_step_leaves_no_trace_in_running_statistics():
+    objective = small_vicreg(small_convnet())
+    good, bad = batches(objective.views, 2)
+    bad["views"][0] = torch.nan
+    numbers = {"image_number": torch.arange(4)}
+    trainer = quiet_trainer()
+    with pytest.warns(UserWarning, match="Step 0 was skipped"):
+        trainer.fit(objective, loader([bad | numbers, good | numbers]))
+    assert torch.isfinite(objective.embed(good["views"][:, 0])).all()
+    once = small_vicreg(small_convnet())
+    once.loss_terms(good, 0.0)
+    ours, theirs = (o.backbone.state_dict() for o in (objective, once))
+    for name, value in theirs.items():
+        if "running" in name or "tracked" in name:
+            assert_close(ours[name], value)
