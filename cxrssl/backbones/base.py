@@ -96,7 +96,7 @@ class Backbone(nn.Module, ABC):
         """
         n_levels = len(self.level_dims)
         numbers = sorted(set(self._numbers(range(n_levels) if levels is None else levels)))
-        side = self._gate_kernel() if kernel is None else kernel
+        side = self.default_gate_kernel if kernel is None else kernel
         wanted = {"gates": numbers, "gate_kernel": side}
         if self.arguments.get("gates"):
             present = {name: self.arguments[name] for name in wanted}
@@ -122,8 +122,9 @@ class Backbone(nn.Module, ABC):
             self._set_gate(number, None)
         self.arguments |= {"gates": [], "gate_kernel": None}
 
-    def _gate_kernel(self) -> int:
-        """Return the side of a gate's spatial convolution that suits the backbone."""
+    @property
+    def default_gate_kernel(self) -> int:
+        """Side of a gate's spatial convolution that suits the backbone."""
         return 7
 
     def _new_gate(self, level: int, kernel: int) -> nn.Module:

@@ -310,7 +310,9 @@ class ViT(Backbone):
     def _n_prefix(self) -> int:
         return int(self.has_class_token) + self.n_registers
 
-    def _gate_kernel(self) -> int:
+    @property
+    def default_gate_kernel(self) -> int:
+        """3 where the grid has at most 7 rows or columns, else 7."""
         return 3 if min(self.grid) <= 7 else 7
 
     def _new_gate(self, level: int, kernel: int) -> ResidualGate:

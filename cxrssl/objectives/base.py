@@ -462,14 +462,16 @@ class Objective(LightningModule, ABC):
         generator = torch.Generator().manual_seed(self._sketch_seed)
         return draw_directions(dim, self.n_directions, generator)
 
+    def _held_out_progress(self) -> float:
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
+        return self._progress(self.trainer.global_step if fitting else self._trained_steps)
+
     def _log_held_out(self, name: str, batch: dict[str, Any]) -> None:
         if len(batch["image_number"]) * world_size() < self.fewest_images:
             return  # the rest of a split
         self.monitoring = False
         self._sketch_seed = 0  # the same directions in every validation
-        fitting = self.trainer.state.fn == TrainerFn.FITTING
-        step = self.trainer.global_step if fitting else self._trained_steps
-        terms = self._terms_and_loss(batch, self._progress(step))
+        terms = self._terms_and_loss(batch, self._held_out_progress())
         values = {f"{name}/{key}": value for key, value in terms.items()}
         size = len(batch["image_number"])
         self.log_dict(values, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)

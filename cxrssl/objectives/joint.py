@@ -201,22 +201,19 @@ class Joint(Objective):
         return result
 
     def _log_held_out(self, name: str, batch: dict[str, Any]) -> None:
-        if any(self.share(each, 1.0) > 0 for each in self.objectives):
+        progress = self._held_out_progress()
+        if any(self.share(each, progress) > 0 for each in self.objectives):
             super()._log_held_out(name, batch)
 
     def _idle_parameters(self, progress: float) -> list[nn.Parameter]:
         """Return the parameters that only objectives of share 0 have."""
-        busy, idle = (
-            {
-                parameter: None
-                for name, child in self.children_by_name.items()
-                if (self.share(name, progress) == 0) == without
-                for parameter in child.parameters()
-                if parameter.requires_grad
-            }
-            for without in (False, True)
-        )
-        return [parameter for parameter in idle if parameter not in busy]
+        idle: list[Objective] = []
+        busy: list[Objective] = []
+        for name, child in self.children_by_name.items():
+            (busy if self.share(name, progress) else idle).append(child)
+        used = {parameter for child in busy for parameter in child.parameters()} if idle else set()
+        unused = [p for child in idle for p in child.parameters() if p not in used]
+        return [p for p in dict.fromkeys(unused) if p.requires_grad]
 
     def _check_shares(self) -> None:
         """Refuse a run with a step in which nothing would be trained."""

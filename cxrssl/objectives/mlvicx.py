@@ -122,7 +122,7 @@ class MLVICX(Objective):
             raise InputError(f"lambda_local must be finite and not negative, got {lambda_local}")
         numbers = _checked_levels(backbone, levels, stem)
         present = backbone.arguments.get("gate_kernel")
-        kernel = gate_kernel or present or _default_kernel(backbone)
+        kernel = gate_kernel or present or backbone.default_gate_kernel
         if where == "inline":
             backbone.insert_gates(numbers, kernel)
         super().__init__(
@@ -252,7 +252,3 @@ def _norms(dims: Sequence[int]) -> nn.ModuleList:
 
 def _gates(dims: Sequence[int], kernel: int) -> nn.ModuleList:
     return nn.ModuleList(ContextBottleneck(dim, kernel=kernel) for dim in dims)
-
-
-def _default_kernel(backbone: Backbone) -> int:
-    return 3 if isinstance(backbone, ViT) and min(backbone.grid) <= 7 else 7

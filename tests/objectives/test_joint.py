@@ -125,6 +125,18 @@ def test_a_run_with_a_step_that_trains_nothing_is_refused_at_its_start():
         train(joint, batches(joint.views, STEPS))
 
 
+def test_held_out_losses_are_logged_while_anything_has_a_share():
+    fading = Schedule(1.0, final=0.0, shape="linear")
+    joint = small_joint("dinov2", "mlvicx", shares={"dinov2": fading, "mlvicx": fading})
+    made = numbered(batches(joint.views, 2))
+    trainer = quiet_trainer(max_epochs=2)
+    logged = []
+    joint.on_validation_epoch_end = lambda: logged.append("val/loss" in trainer.callback_metrics)
+    trainer.fit(joint, loader(made), loader(made[:1]))
+    assert logged[0]  # halfway; at the very end all shares are 0
+    assert torch.isfinite(trainer.callback_metrics["val/loss"])
+
+
 def test_size_and_deterministic_view_are_those_of_the_encoder():
     small = PairViews(image_size=16)
     children = {
