@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from lightning import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 import cxrssl
@@ -19,6 +19,7 @@ from cxrssl.losses import draw_directions, sigreg
 from cxrssl.losses.distributed import all_sum, world_size
 from cxrssl.objectives.nonfinite import NonFiniteSteps
 from cxrssl.objectives.recipe import Recipe, build_optimizer, set_rates
+from cxrssl.objectives.run_checks import check_batch, check_trainer, warn_of_local_norms
 from cxrssl.objectives.running_statistics import RunningStatistics
 from cxrssl.objectives.stage import load_stage, read_stage
 from cxrssl.schedules import Schedule
@@ -251,15 +252,7 @@ class Objective(LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Refuse what would be wrong in silence."""
-        strategy, precision = type(self.trainer.strategy).__name__, str(self.trainer.precision)
-        if "FSDP" in strategy or "ModelParallel" in strategy or "DeepSpeed" in strategy:
-            raise InputError(f"{strategy} shards the model, which is not supported yet; use ddp")
-        if stage == "fit" and precision in ("bf16-true", "16-true"):
-            raise InputError(
-                f"weights kept in {precision} cannot follow: the updates of a teacher, and late "
-                "ones of any model, are smaller than the precision; use bf16-mixed, 16-mixed or "
-                "32-true"
-            )
+        check_trainer(self.trainer, stage)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build the recipe's optimiser; also reads the length of the run."""
@@ -290,17 +283,8 @@ class Objective(LightningModule, ABC):
             rank_zero_info(f"Backbone from {self.backbone.load_report}")
         self._take_over_once()
         batch = self.global_batch() // self.trainer.accumulate_grad_batches
-        if 0 < batch < self.fewest_images:
-            raise InputError(
-                f"{type(self).__name__} compares images and needs at least {self.fewest_images} in "
-                f"a batch over all processes, got {batch}: raise data.batch_size"
-            )
-        local = [m for m in self.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
-        if self.trainer.world_size > 1 and any(m.training for m in local):
-            rank_zero_warn(
-                f"{len(local)} batch norms see only the images of their own process: set "
-                "trainer.sync_batchnorm to true, or the result depends on the number of processes"
-            )
+        check_batch(batch, self.fewest_images, type(self).__name__)
+        warn_of_local_norms(self, self.trainer.world_size)
 
     def on_validation_start(self) -> None:
         """Take over an earlier stage where nothing has been trained or restored."""

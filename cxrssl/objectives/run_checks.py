@@ -1,0 +1,54 @@
+"""What is refused or warned of before a run, since it would be wrong in silence."""
+
+from lightning import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import nn
+
+from cxrssl.errors import InputError
+
+__all__ = ["check_batch", "check_trainer", "warn_of_local_norms"]
+
+
+def check_trainer(trainer: Trainer, stage: str) -> None:
+    """Refuse strategies that shard the model, and weights in half precision.
+
+    Raises:
+        InputError: If the trainer has either.
+    """
+    strategy, precision = type(trainer.strategy).__name__, str(trainer.precision)
+    if "FSDP" in strategy or "ModelParallel" in strategy or "DeepSpeed" in strategy:
+        raise InputError(f"{strategy} shards the model, which is not supported yet; use ddp")
+    if stage == "fit" and precision in ("bf16-true", "16-true"):
+        raise InputError(
+            f"weights kept in {precision} cannot follow: the updates of a teacher, and late "
+            "ones of any model, are smaller than the precision; use bf16-mixed, 16-mixed or "
+            "32-true"
+        )
+
+
+def check_batch(batch: int, fewest: int, name: str) -> None:
+    """Refuse a batch over all processes that is too small for what compares images.
+
+    Args:
+        batch: Its images, 0 where they are not known.
+        fewest: Images that are needed.
+        name: What needs them.
+
+    Raises:
+        InputError: If there are fewer.
+    """
+    if 0 < batch < fewest:
+        raise InputError(
+            f"{name} compares images and needs at least {fewest} in a batch over all processes, "
+            f"got {batch}: raise data.batch_size"
+        )
+
+
+def warn_of_local_norms(module: nn.Module, processes: int) -> None:
+    """Warn of batch norms that see only the images of their own process."""
+    local = [m for m in module.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    if processes > 1 and any(m.training for m in local):
+        rank_zero_warn(
+            f"{len(local)} batch norms see only the images of their own process: set "
+            "trainer.sync_batchnorm to true, or the result depends on the number of processes"
+        )
