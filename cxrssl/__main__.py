@@ -14,10 +14,12 @@ commands:
   validate   losses and probes of a checkpoint on the validation split
   test       the same on the test split
   predict    embeddings of every image of an index
+  evaluate   what frozen encoders are worth on labelled images, with intervals
 
 Every command takes --config FILE, as often as needed, and any key of it as a flag:
   cxrssl fit --config examples/quickstart.yaml --trainer.max_epochs 2
   cxrssl fit --model DINOv2 --data CXRDataModule --data.root /my/images --print_config
+  cxrssl evaluate --encoder encoder.safetensors index.csv --out evaluation
   cxrssl fit --help
   cxrssl fit --model.help DINOv2      (also --data.help, --trainer.callbacks.help)
 
@@ -36,6 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
 
         sys.stdout.write(f"cxrssl {__version__}\n")
         return 0
+    if arguments[0] == "evaluate":
+        from cxrssl.evaluation.command import run as evaluate
+
+        return evaluate(arguments[1:])
     from cxrssl.cli import run
 
     return run(arguments)

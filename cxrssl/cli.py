@@ -1,13 +1,11 @@
 """LightningCLI with our defaults: loggers, checkpoints, probes, figures, and exit codes."""
 
 import logging
-import sys
 import warnings
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -20,13 +18,17 @@ from cxrssl.callbacks import (
     EncoderFile,
     Health,
     OnlineProbe,
+    PredictionFile,
     ProgressBar,
     RunFigures,
+    TaskReport,
     WorldReport,
 )
 from cxrssl.data import CXRDataModule
 from cxrssl.errors import InputError
-from cxrssl.objectives import Objective
+from cxrssl.exit_codes import exit_code
+from cxrssl.objectives import RecipeModule
+from cxrssl.tasks import Task
 
 __all__ = ["CXRCLI", "run"]
 
@@ -47,10 +49,10 @@ _KNOWN_NOISE = (
 
 
 class CXRCLI(LightningCLI):
-    """The command's parser: an objective, a data module and a trainer, each named in the config."""
+    """The parser: an objective or a task, a data module and a trainer, each named in the config."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Hand the objective's views to the data module; the one link there is."""
+        """Hand the model's views to the data module; the one link there is."""
         parser.link_arguments("model.views", "data.init_args.views", apply_on="instantiate")
 
     def before_instantiate_classes(self) -> None:
@@ -71,6 +73,7 @@ class CXRCLI(LightningCLI):
             kwargs["logger"] = [board, table]
         kwargs["callbacks"] = _with_defaults(
             config.get("callbacks"),
+            _of_a_task() if isinstance(self.model, Task) else _of_an_objective(),
             without={
                 ProgressBar: config.get("enable_progress_bar") is False,
                 ModelCheckpoint: config.get("enable_checkpointing") is False,
@@ -114,19 +117,28 @@ def last_checkpoint(root: Path) -> str | None:
     return str(max(found, key=lambda path: path.stat().st_mtime)) if found else None
 
 
+def _of_an_objective() -> list[Callback]:
+    """Return what watches a pretraining run."""
+    return [OnlineProbe(), Health(), EmbeddingFile(), WorldReport()]
+
+
+def _of_a_task() -> list[Callback]:
+    """Return what reports on a task."""
+    return [TaskReport(), PredictionFile()]
+
+
 def _with_defaults(
-    callbacks: Callback | list[Callback] | None, without: dict[type[Callback], bool]
+    callbacks: Callback | list[Callback] | None,
+    particular: list[Callback],
+    without: dict[type[Callback], bool],
 ) -> list[Callback]:
     """Return the callbacks, and one of each default kind that is not among them or unwanted."""
     given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
     defaults: list[Callback] = [
-        OnlineProbe(),
-        Health(),
+        *particular,
         ProgressBar(),
         RunFigures(),
         EncoderFile(),
-        EmbeddingFile(),
-        WorldReport(),
         ModelCheckpoint(save_last="link", every_n_epochs=1, enable_version_counter=False),
         # An epoch of a large index takes hours, which a kill must not cost.
         ModelCheckpoint(
@@ -151,9 +163,9 @@ def run(arguments: list[str]) -> int:
     for message in _KNOWN_NOISE:
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
-    try:
-        CXRCLI(
-            Objective,
+    return exit_code(
+        lambda: CXRCLI(
+            RecipeModule,
             CXRDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -169,33 +181,4 @@ def run(arguments: list[str]) -> int:
             },
             parser_kwargs={"prog": "cxrssl", "allow_abbrev": False, "exit_on_error": False},
         )
-    except ArgumentError as error:
-        sys.stderr.write(f"cxrssl: error: {_in_one_sentence(str(error))}\n")
-        return 2
-    except Exception as error:
-        reason = _input_error(error)
-        if reason is None:
-            raise
-        sys.stderr.write(f"cxrssl: error: {reason}\n")
-        return 2
-    return 0
-
-
-def _in_one_sentence(text: str) -> str:
-    """Return a parser's nested explanation without what repeats the input or the types."""
-    lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
-    repeated = (
-        "Does not validate",
-        "Subtypes:",
-        "Errors:",
-        "Given value",
-        "Expected a <class 'None",
     )
-    return " ".join(line for line in lines if line and not line.startswith(repeated))
-
-
-def _input_error(error: BaseException | None) -> InputError | None:
-    """Return the user's error behind an exception, such as one that the parser has wrapped."""
-    while error is not None and not isinstance(error, InputError):
-        error = error.__cause__ or error.__context__
-    return error

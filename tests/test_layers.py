@@ -14,8 +14,19 @@ ALLOWED = {
     "views": {"errors"},
     "objectives": {"losses", "backbones", "heads", "views", "errors", "schedules"},
     "data": {"views", "errors"},
+    "tasks": {
+        "losses",
+        "backbones",
+        "heads",
+        "views",
+        "objectives",
+        "analysis",
+        "errors",
+        "schedules",
+        "gathering",
+    },
     "analysis": {"backbones", "views", "errors"},
-    "callbacks": {"analysis", "objectives", "errors"},
+    "callbacks": {"analysis", "objectives", "tasks", "errors", "gathering"},
 }
 WITHOUT_LIGHTNING = {"losses", "backbones", "heads", "views", "analysis"}
 

@@ -32,6 +32,8 @@ class Backbone(nn.Module, ABC):
         has_class_token: Whether its tokens have a class token.
         load_report: What was loaded when it was built, None if nothing was.
         pretrained_mask_token: Mask token (1, D) of the loaded weights, None if there is none.
+        normalisation: Mean and standard deviation of grey values in [0, 1] that its images were
+            normalised with, None if its file does not say.
     """
 
     arguments: dict[str, Any]
@@ -44,6 +46,7 @@ class Backbone(nn.Module, ABC):
     has_class_token: bool = False
     load_report: LoadReport | None = None
     pretrained_mask_token: Tensor | None = None
+    normalisation: tuple[float, float] | None = None
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tokens:

@@ -119,7 +119,7 @@ class ViT(Backbone):
         self.has_class_token = class_token
         self.class_position = class_token and class_position
         self.vit.pos_embed = self._position_table(position)
-        self._set_drop_path(drop_path, drop_path_shape)
+        self.set_drop_path(drop_path, drop_path_shape)
         self._init_patches(init)
         if gates:
             self.insert_gates(gates, gate_kernel)
@@ -150,7 +150,18 @@ class ViT(Backbone):
             if self.vit.patch_embed.proj.bias is not None:
                 nn.init.zeros_(self.vit.patch_embed.proj.bias)
 
-    def _set_drop_path(self, rate: float, shape: str) -> None:
+    def set_drop_path(
+        self, rate: float, shape: Literal["uniform", "linear"] = "uniform"
+    ) -> None:
+        """Set the rate of stochastic depth in training.
+
+        Args:
+            rate: In [0, 1).
+            shape: ``uniform`` over the blocks, or ``linear`` from 0 to the rate.
+
+        Raises:
+            InputError: If the rate is out of range.
+        """
         if not 0 <= rate < 1:
             raise InputError(f"drop_path must be in [0, 1), got {rate}")
         last = max(len(self.vit.blocks) - 1, 1)

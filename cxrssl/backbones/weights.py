@@ -112,6 +112,9 @@ def load_encoder(path: str | Path, *, drop_gates: bool = False) -> ViT | ConvNet
         report = load_convnet_state(backbone, state, str(path), prefix=place)
     if report.missing:
         raise InputError(f"{path} lacks gates that it describes: {report}")
+    if "normalisation" in description:
+        normalisation = description["normalisation"]
+        backbone.normalisation = (normalisation["mean"], normalisation["std"])
     if drop_gates:
         backbone.drop_gates()
     return backbone.eval()

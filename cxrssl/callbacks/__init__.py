@@ -4,9 +4,11 @@ from cxrssl.callbacks.embedding_file import EmbeddingFile
 from cxrssl.callbacks.encoder_file import EncoderFile
 from cxrssl.callbacks.figures import RunFigures
 from cxrssl.callbacks.health import Health
+from cxrssl.callbacks.prediction_file import PredictionFile
 from cxrssl.callbacks.probe import OnlineProbe
 from cxrssl.callbacks.progress import ProgressBar
 from cxrssl.callbacks.run_length import RunLength
+from cxrssl.callbacks.task_report import TaskReport
 from cxrssl.callbacks.world import WorldReport
 
 __all__ = [
@@ -14,8 +16,10 @@ __all__ = [
     "EncoderFile",
     "Health",
     "OnlineProbe",
+    "PredictionFile",
     "ProgressBar",
     "RunFigures",
     "RunLength",
+    "TaskReport",
     "WorldReport",
 ]

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cxrssl.callbacks.contracts import Embeds, as_embeds
+from cxrssl.tasks import Task
 
 __all__ = ["EncoderFile"]
 
@@ -21,7 +22,8 @@ class EncoderFile(Callback):
 
     The file stands in the folder of the checkpoints, or in the run's folder where none are kept,
     and holds the newest encoder; its metadata entry ``cxrssl`` is the objective's description as
-    JSON. It appears whole or not at all: a kill during the write leaves the previous one.
+    JSON. It appears whole or not at all: a kill during the write leaves the previous one. A task on
+    a frozen encoder writes none.
     """
 
     NAME = "encoder.safetensors"
@@ -45,6 +47,8 @@ class EncoderFile(Callback):
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         objective = as_embeds(pl_module)
+        if isinstance(pl_module, Task) and pl_module.frozen:
+            return  # the encoder is in the file it came from
         # One step may save several checkpoints.
         if objective is None or self._written_at == trainer.global_step:
             return

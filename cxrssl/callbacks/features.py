@@ -12,8 +12,9 @@ from torch import distributed as dist
 
 from cxrssl.analysis import embed_loader
 from cxrssl.callbacks.contracts import Embeds
+from cxrssl.gathering import gather_images
 
-__all__ = ["embed_batches", "gather_images"]
+__all__ = ["embed_batches"]
 
 
 def embed_batches(
@@ -45,18 +46,6 @@ def embed_batches(
     rows = gather_images(embed_loader(model_fn, batches, trainer.strategy.root_device))
     labelled = ~np.isnan(rows["labels"]).all(1)
     return {name: values[labelled] for name, values in rows.items()}
-
-
-def gather_images(rows: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Return the rows of all processes by ascending ``image_number``, each image once."""
-    parts: list[dict[str, NDArray[Any]]] = [rows]
-    if dist.is_available() and dist.is_initialized():
-        parts = [{} for _ in range(dist.get_world_size())]
-        dist.all_gather_object(parts, rows)
-    parts = [part for part in parts if part]
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    _, first = np.unique(joined["image_number"], return_index=True)
-    return {name: values[first] for name, values in joined.items()}
 
 
 def _even(trainer: Trainer, loader: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

@@ -14,11 +14,11 @@ from torch import Tensor
 from cxrssl.analysis import effective_rank, feature_spread
 from cxrssl.callbacks.alarms import Alarms
 from cxrssl.callbacks.contracts import as_embeds
-from cxrssl.callbacks.features import gather_images
 from cxrssl.callbacks.probe import OnlineProbe
 from cxrssl.callbacks.scalars import log_scalars
 from cxrssl.callbacks.undisturbed import undisturbed
 from cxrssl.errors import InputError
+from cxrssl.gathering import gather_images
 
 __all__ = ["Health"]
 

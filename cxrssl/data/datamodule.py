@@ -2,25 +2,35 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
 
+from cxrssl.data.caching import Encoding, encode_once
 from cxrssl.data.dataset import EvalDataset, ViewDataset
 from cxrssl.data.failures import FailureLog
+from cxrssl.data.features import FeatureDataset, FeatureDtype, FeatureStore
 from cxrssl.data.index import index_folder, load_index
 from cxrssl.data.loader import PlanLoader, plan_loader
+from cxrssl.data.masks import MaskSource
 from cxrssl.data.resume import close_epoch, position
 from cxrssl.data.sampler import FixedBatchSampler, PlannedBatchSampler
 from cxrssl.data.sources import ImageFiles, ImageSource
 from cxrssl.data.splits import assign_splits, stable_fractions
-from cxrssl.data.validate import label_names, validate_index
+from cxrssl.data.subsets import nested_subset
+from cxrssl.data.targets import MaskReader, MaskRules, TargetTable, check_targets, labelled
+from cxrssl.data.task_dataset import TaskDataset
+from cxrssl.data.validate import MASK, label_names, validate_index
 from cxrssl.errors import InputError
 from cxrssl.views.base import Views
+from cxrssl.views.targets import Targets
 
 __all__ = ["CXRDataModule"]
 
@@ -35,8 +45,12 @@ class CXRDataModule(LightningDataModule):
     very next batch. The loaders shard themselves: both settings of the trainer's
     ``use_distributed_sampler`` give the same batches.
 
-    A data set subclasses this and overrides `make_index`, and `make_source` where its images are
-    not files.
+    Views with targets, as tasks have them, get labelled images: those with any of the wanted
+    labels, masks or the report, each with its targets, and the deterministic view of them outside
+    training; see `TaskDataset`.
+
+    A data set subclasses this and overrides `make_index`, and `make_source` (with masks,
+    `structures`, `has_mask` and `make_masks` too) where its images are not files.
 
     Args:
         index: Index to read: a CSV or Parquet file, a pattern, or a folder of images.
@@ -53,6 +67,10 @@ class CXRDataModule(LightningDataModule):
             one never stops it.
         probe_images: Most images that `probe_dataloader` shows.
         pin_memory: None pins where a GPU is there.
+        masks: How the columns `mask/<structure>` are to be read.
+        subset: Fewer training images: a share of them if it is a float of at most 1, else their
+            number. Patients are taken whole; smaller subsets lie within larger ones.
+        subset_seed: Another seed takes other patients.
     """
 
     def __init__(
@@ -70,6 +88,9 @@ class CXRDataModule(LightningDataModule):
         max_corrupt: float = 0.01,
         probe_images: int = 2000,
         pin_memory: bool | None = None,
+        masks: MaskRules = MaskRules(),
+        subset: float | int | None = None,
+        subset_seed: int = 0,
     ) -> None:
         super().__init__()
         _check("batch_size", batch_size, batch_size >= 1, "at least 1")
@@ -84,6 +105,9 @@ class CXRDataModule(LightningDataModule):
         self.max_corrupt = max_corrupt
         self.pin_memory = pin_memory
         self.split = split
+        self.mask_rules = masks
+        self.subset = subset
+        self.subset_seed = subset_seed
         self._source = index
         self._root = root
         self._columns = columns
@@ -92,6 +116,7 @@ class CXRDataModule(LightningDataModule):
         self._index: pd.DataFrame | None = None
         self._failures: FailureLog | None = None
         self._resume: dict[str, int] = {}
+        self._features: tuple[FeatureStore, NDArray[np.int64]] | None = None
 
     # What a data set overrides.
 
@@ -108,6 +133,25 @@ class CXRDataModule(LightningDataModule):
     def make_source(self, rows: pd.DataFrame) -> ImageSource:
         """Return the images of some rows of the index, in their order."""
         return ImageFiles(rows["path"])
+
+    @property
+    def structures(self) -> list[str]:
+        """Structures the index has masks of."""
+        return [name.removeprefix(MASK) for name in map(str, self.index) if name.startswith(MASK)]
+
+    def has_mask(self, rows: pd.DataFrame, structure: str) -> NDArray[np.bool_]:
+        """Return which rows of the index have a mask of a structure, be it empty."""
+        known: NDArray[np.bool_] = rows[MASK + structure].notna().to_numpy(dtype=np.bool_)
+        return known
+
+    def make_masks(self, rows: pd.DataFrame, structures: Sequence[str]) -> MaskReader:
+        """Return the masks of some rows of the index, in their order."""
+        columns = {name: rows[MASK + name].tolist() for name in structures}
+        folder = "" if self._source is None else index_folder(self._source, self._root)
+        rules = self.mask_rules
+        return MaskSource(
+            columns, format=rules.format, frame=rules.frame, unknown=rules.unknown, root=folder
+        )
 
     def sampling_weights(self, rows: pd.DataFrame) -> NDArray[np.float64] | None:
         """Return sampling weights (n,) of the training rows; None shows each once an epoch."""
@@ -141,13 +185,40 @@ class CXRDataModule(LightningDataModule):
             return self.index
         return self.index[self.index["split"] == split]
 
+    def shown_rows(self, split: str) -> pd.DataFrame:
+        """Return the rows that the loaders of a split show: labelled ones for views with targets.
+
+        Raises:
+            InputError: If the index does not have the targets, or no image of the split does.
+        """
+        rows, targets = self.rows(split), self._targets()
+        if split == "all" or not targets.wanted:
+            return self._subset(rows, split)
+        shown = rows[self._labelled(rows)]
+        if len(rows) and shown.empty:
+            wanted = [*targets.findings, *targets.structures, *["text"] * targets.text]
+            raise InputError(
+                f"no image of the split {split!r} has any of {', '.join(wanted)}: nothing can be "
+                "learnt or measured there"
+            )
+        return self._subset(shown, split)
+
     def image_name(self, number: int, split: str = "train") -> str:
         """Return the file of an image, for messages."""
         return self.describe_images([number], split)[0]
 
     def describe_images(self, numbers: Sequence[int], split: str = "train") -> list[str]:
         """Return the files of several images, for messages."""
-        return [str(path) for path in self.rows(split)["path"].iloc[list(numbers)]]
+        return [str(path) for path in self.shown_rows(split)["path"].iloc[list(numbers)]]
+
+    def images(self, numbers: Sequence[int], split: str = "train") -> Tensor:
+        """Return the deterministic view (n, C, H, W) of some images, for figures.
+
+        Raises:
+            ImageReadError: If one of them cannot be read.
+        """
+        source, view = self.make_source(self.shown_rows(split)), self._views().eval_view()
+        return torch.stack([view(source[number])["image"] for number in numbers])
 
     # Lightning's hooks.
 
@@ -180,8 +251,8 @@ class CXRDataModule(LightningDataModule):
     def train_dataloader(self) -> PlanLoader:
         """Return the shuffled views of the training images, from where a checkpoint left off."""
         rank, world_size = self._process()
-        rows = self.rows("train")
-        dataset = ViewDataset(self.make_source(rows), self._views(), self.seed)
+        rows = self.shown_rows("train")
+        dataset = self._dataset(rows, train=True)
         sampler = PlannedBatchSampler(
             len(rows), self.batch_size, self.seed, rank, world_size, self.sampling_weights(rows)
         )
@@ -200,6 +271,62 @@ class CXRDataModule(LightningDataModule):
         if self.rows("test").empty:
             raise InputError("the index has no test images: give it a test split, or raise split")
         return self._fixed_views("test")
+
+    def cache_features(
+        self,
+        encode: Callable[[Tensor], Sequence[Tensor]],
+        shapes: Sequence[tuple[int, int]],
+        description: Mapping[str, Any],
+        *,
+        device: torch.device,
+        folder: str,
+        dtype: FeatureDtype = "float16",
+    ) -> None:
+        """Encode all labelled images once, and show their features instead of them from now on.
+
+        Args:
+            encode: Images (B, C, H, W) on the device to tokens (B, T_i, D_i) after each level.
+            shapes: (T_i, D_i) of each level.
+            description: Plain data that says which encoder this is and what of it is read.
+            device: Where ``encode`` wants the images.
+            folder: Where stores are kept, each in a folder of its own.
+            dtype: How numbers are kept.
+        """
+        encoding = Encoding(encode, shapes, description, device, folder, dtype)
+        rows = self.index[self._labelled(self.index)]
+        view = self._views().eval_view()
+        dataset = EvalDataset(
+            self.make_source(rows), view, np.zeros((len(rows), 0), dtype=np.float32)
+        )
+        sampler = FixedBatchSampler(np.arange(len(rows)), self.batch_size, *self._process())
+        paths = rows["path"].tolist()
+        batches = self._note_failures(self._loader(dataset, sampler), paths)
+        store = encode_once(encoding, batches, paths, view, self._process()[0])
+        place = np.full(len(self.index), -1)
+        place[self.index.index.get_indexer(rows.index)] = np.arange(len(rows))
+        self._features = store, place
+
+    def _note_failures(
+        self, batches: Iterable[dict[str, Any]], paths: Sequence[str]
+    ) -> Iterator[dict[str, Any]]:
+        for batch in batches:
+            for number, message in batch["failures"]:
+                if self._failures is not None:
+                    self._failures.record(paths[number], message)
+            yield batch
+
+    def label_dataloader(self, split: str, shard: tuple[int, int] = (0, 1)) -> PlanLoader:
+        """Return the deterministic view and targets of each image a split shows, exactly once.
+
+        Args:
+            split: "train", "val" or "test".
+            shard: (rank, world size) of a process that shares the images with others.
+        """
+        rows = self.shown_rows(split)
+        dataset = self._dataset(rows, train=False)
+        return self._loader(
+            dataset, FixedBatchSampler(np.arange(len(rows)), self.batch_size, *shard)
+        )
 
     def predict_dataloader(self) -> PlanLoader:
         """Return the deterministic view of every image of the index, each exactly once."""
@@ -238,7 +365,7 @@ class CXRDataModule(LightningDataModule):
             "epoch": epoch,
             "images": batches * self._global_batch,
             "global_batch": self._global_batch,
-            "n_images": int((self.index["split"] == "train").sum()),
+            "n_images": len(self.shown_rows("train")),
             "seed": self.seed,
         }
 
@@ -298,9 +425,43 @@ class CXRDataModule(LightningDataModule):
                     stacklevel=2,
                 )
 
+    def _targets(self) -> Targets:
+        return Targets() if self.views is None else self.views.targets
+
+    def _labelled(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
+        """Return which rows have any of the targets."""
+        targets = self._targets()
+        check_targets(self.index, targets, self.structures)
+        known = labelled(rows, targets)
+        if targets.structures:
+            masked = [self.has_mask(rows, name) for name in targets.structures]
+            known &= np.logical_or.reduce(masked)
+        return known
+
+    def _subset(self, rows: pd.DataFrame, split: str) -> pd.DataFrame:
+        if self.subset is None or split != "train":
+            return rows
+        return rows.iloc[nested_subset(rows, self.subset, self.subset_seed)]
+
+    def _dataset(
+        self, rows: pd.DataFrame, *, train: bool
+    ) -> ViewDataset | TaskDataset | FeatureDataset:
+        """Return the data set of some shown rows, with targets where they are wanted."""
+        views = self._views()
+        targets = views.targets
+        if not targets.wanted:
+            return ViewDataset(self.make_source(rows), views, self.seed)
+        masks = self.make_masks(rows, targets.structures) if targets.structures else None
+        table = TargetTable(rows, targets, masks)
+        if self._features is not None:
+            store, place = self._features
+            return FeatureDataset(store, place[self.index.index.get_indexer(rows.index)], table)
+        view = views if train else views.eval_view()
+        return TaskDataset(self.make_source(rows), table, view, self.seed, train=train)
+
     def _fixed_views(self, split: str) -> PlanLoader:
-        rows = self.rows(split)
-        dataset = ViewDataset(self.make_source(rows), self._views(), self.seed)
+        rows = self.shown_rows(split)
+        dataset = self._dataset(rows, train=False)
         images = np.arange(len(rows))
         sampler = FixedBatchSampler(images, self.batch_size, *self._process(), pad=True)
         return self._loader(dataset, sampler)
@@ -315,7 +476,7 @@ class CXRDataModule(LightningDataModule):
 
     def _loader(
         self,
-        dataset: ViewDataset | EvalDataset,
+        dataset: Dataset[dict[str, Any]],
         sampler: PlannedBatchSampler | FixedBatchSampler,
         *,
         persistent: bool = False,

@@ -10,7 +10,8 @@ The last constant keeps them apart: numpy pads a short seed with zeros, so that 
 and (seed, epoch, 5, 0) would be the same stream.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +26,9 @@ from cxrssl.errors import InputError
 from cxrssl.views.base import Views
 from cxrssl.views.eval_view import EvalView
 
-__all__ = ["EvalDataset", "ViewDataset"]
+__all__ = ["EvalDataset", "ViewDataset", "read_or_next"]
+
+T = TypeVar("T")
 
 _BATCH_STREAM = 1
 _NEIGHBOURS = 20
@@ -63,7 +66,7 @@ class ViewDataset(Dataset[dict[str, Any]]):
         failures: list[tuple[int, str]] = []
         samples, shown = [], []
         for number in plan.images.tolist():
-            image, actual = self._read(number, failures)
+            image, actual = read_or_next(self.source.__getitem__, number, self.source, failures)
             rng = np.random.default_rng((self.seed, plan.epoch, number))
             samples.append(self.views(image, rng))
             shown.append(actual)
@@ -73,17 +76,34 @@ class ViewDataset(Dataset[dict[str, Any]]):
         batch["failures"] = failures
         return batch
 
-    def _read(self, number: int, failures: list[tuple[int, str]]) -> tuple[NDArray[np.uint8], int]:
-        for step in range(_NEIGHBOURS + 1):
-            candidate = (number + step) % len(self.source)
-            try:
-                return self.source[candidate], candidate
-            except ImageReadError as error:
-                failures.append((candidate, str(error)))
-        raise InputError(
-            f"neither {self.source.name(number)} nor the {_NEIGHBOURS} images after it can be "
-            f"read; the last one: {failures[-1][1]}"
-        )
+
+def read_or_next(
+    read: Callable[[int], T], number: int, source: ImageSource, failures: list[tuple[int, str]]
+) -> tuple[T, int]:
+    """Return what is read of an image, or of the next readable one up to 20 further on.
+
+    Args:
+        read: Reads an image by its number.
+        number: The image that is wanted.
+        source: The images; past the end they go on from the start.
+        failures: Takes (image number, message) of those that could not be read.
+
+    Returns:
+        What was read, and the number of the image.
+
+    Raises:
+        InputError: Where none of them can be read.
+    """
+    for step in range(_NEIGHBOURS + 1):
+        candidate = (number + step) % len(source)
+        try:
+            return read(candidate), candidate
+        except ImageReadError as error:
+            failures.append((candidate, str(error)))
+    raise InputError(
+        f"neither {source.name(number)} nor the {_NEIGHBOURS} images after it can be "
+        f"read; the last one: {failures[-1][1]}"
+    )
 
 
 class EvalDataset(Dataset[dict[str, Any]]):

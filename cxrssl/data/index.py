@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from cxrssl.data.image import IMAGE_SUFFIXES, is_image_file
-from cxrssl.data.validate import COLUMNS, MISSING, validate_index
+from cxrssl.data.validate import COLUMNS, MASK, MISSING, OPTIONAL, is_known, validate_index
 from cxrssl.errors import InputError
 
 __all__ = ["index_folder", "load_index"]
@@ -26,7 +26,8 @@ def load_index(
     """Return a checked index with the columns of every dataset, then its labels.
 
     A folder is searched recursively for image files, in sorted order. Identifiers are read as
-    text, so that leading zeros stay. Columns that are neither known nor labels are dropped.
+    text, so that leading zeros stay. Columns that are neither known nor labels are dropped; besides
+    those of every index, `weight`, `bmi`, `text` and `mask/<structure>` are known.
 
     Args:
         source: A folder, a pattern such as ``images/**/*.png``, a ``.csv`` (also ``.csv.gz``) or
@@ -123,11 +124,12 @@ def _select(
     """Return the known columns under our names, then the labels."""
     for ours, theirs in columns.items():
         _require(table, theirs, f"which columns maps to {ours!r}")
-    known = {name: columns.get(name, name) for name in COLUMNS}
+    masks = [str(name) for name in [*columns, *table] if str(name).startswith(MASK)]
+    known = {name: columns.get(name, name) for name in (*COLUMNS, *OPTIONAL, *masks)}
     known = {ours: theirs for ours, theirs in known.items() if theirs in table}
     if labels is None:
         used = set(known.values()) | set(COLUMNS)
-        renamed = {theirs: ours for ours, theirs in columns.items() if ours not in COLUMNS}
+        renamed = {theirs: ours for ours, theirs in columns.items() if not is_known(ours)}
         found = [name for name in table if name not in used and _is_label(table, str(name))]
         chosen = {renamed.get(str(name), str(name)): str(name) for name in found}
     else:

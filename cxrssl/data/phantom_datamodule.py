@@ -1,12 +1,17 @@
 """The phantom as a data set that needs no files."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from cxrssl.data.datamodule import CXRDataModule
 from cxrssl.data.phantom import Phantom
+from cxrssl.data.phantom.findings import FINDINGS
+from cxrssl.data.phantom.report import findings_text
 from cxrssl.data.sources import ImageSource, PhantomSource
+from cxrssl.data.targets import MaskReader
 from cxrssl.errors import InputError
 from cxrssl.views.base import Views
 
@@ -15,9 +20,11 @@ __all__ = ["PhantomDataModule"]
 _DRAWN_BYTES = 2**28
 """Images that fit in here are drawn at the start and kept; more are drawn when shown."""
 
+_TEXT_STREAM = 2
+
 
 class PhantomDataModule(CXRDataModule):
-    """Drawn chest radiographs with labelled findings, split by patient.
+    """Drawn chest radiographs with labels, masks and reports of findings, split by patient.
 
     Args:
         n_images: Images in all splits together.
@@ -32,6 +39,8 @@ class PhantomDataModule(CXRDataModule):
         max_corrupt: Share of the images that may be unreadable; drawn images never are.
         probe_images: Most images that `probe_dataloader` shows.
         pin_memory: None pins where a GPU is there.
+        subset: See `CXRDataModule`.
+        subset_seed: See `CXRDataModule`.
     """
 
     def __init__(
@@ -49,6 +58,8 @@ class PhantomDataModule(CXRDataModule):
         max_corrupt: float = 0.01,
         probe_images: int = 2000,
         pin_memory: bool | None = None,
+        subset: float | int | None = None,
+        subset_seed: int = 0,
     ) -> None:
         super().__init__(
             views=views,
@@ -59,6 +70,8 @@ class PhantomDataModule(CXRDataModule):
             max_corrupt=max_corrupt,
             probe_images=probe_images,
             pin_memory=pin_memory,
+            subset=subset,
+            subset_seed=subset_seed,
         )
         if n_images < 1:
             raise InputError(f"n_images must be at least 1, got {n_images}")
@@ -67,13 +80,54 @@ class PhantomDataModule(CXRDataModule):
         self._drawn: NDArray[np.uint8] | None = None
 
     def make_index(self) -> pd.DataFrame:
-        """Return the index of the drawn images."""
-        return self.phantom.index(self.n_images, self.split)
+        """Return the index of the drawn images, with templated reports."""
+        index = self.phantom.index(self.n_images, self.split)
+        texts = [
+            findings_text(
+                {name: int(row[name]) for name in FINDINGS},
+                np.random.default_rng((self.phantom.seed, number, _TEXT_STREAM)),
+            )
+            for number, row in enumerate(index[list(FINDINGS)].to_dict("records"))
+        ]
+        return index.assign(text=pd.array(texts, "string"))
 
     def make_source(self, rows: pd.DataFrame) -> ImageSource:
         """Return the drawn images of some rows."""
-        numbers = rows["path"].str.removeprefix("phantom/").to_numpy()
+        numbers = _numbers(rows)
         if self._drawn is None and self.n_images * self.phantom.size**2 <= _DRAWN_BYTES:
             # Once and before any worker is forked, so that all of them share the pixels.
             self._drawn = np.stack([self.phantom.pixels(n) for n in range(self.n_images)])
-        return PhantomSource(self.phantom, numbers.astype(np.int64), self._drawn)
+        return PhantomSource(self.phantom, numbers, self._drawn)
+
+    @property
+    def structures(self) -> list[str]:
+        """Structures every drawn image has masks of."""
+        return ["lungs", "heart", *FINDINGS]
+
+    def has_mask(self, rows: pd.DataFrame, structure: str) -> NDArray[np.bool_]:
+        """Return that all rows have a mask."""
+        return np.ones(len(rows), dtype=np.bool_)
+
+    def make_masks(self, rows: pd.DataFrame, structures: Sequence[str]) -> MaskReader:
+        """Return the masks of some rows."""
+        return _PhantomMasks(self.phantom, _numbers(rows), structures)
+
+
+class _PhantomMasks:
+    """Masks that are drawn when they are read."""
+
+    def __init__(
+        self, phantom: Phantom, numbers: NDArray[np.int64], structures: Sequence[str]
+    ) -> None:
+        self._phantom = phantom
+        self._numbers = numbers
+        self._structures = structures
+
+    def read(self, number: int, shape: tuple[int, int]) -> NDArray[np.uint8]:
+        masks = self._phantom.draw(int(self._numbers[number])).masks
+        return np.stack([masks[name] for name in self._structures]).astype(np.uint8)
+
+
+def _numbers(rows: pd.DataFrame) -> NDArray[np.int64]:
+    """Return the numbers (n,) in the phantom of some rows."""
+    return rows["path"].str.removeprefix("phantom/").to_numpy().astype(np.int64)

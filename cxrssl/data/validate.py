@@ -8,10 +8,25 @@ from numpy.typing import NDArray
 
 from cxrssl.errors import InputError
 
-__all__ = ["COLUMNS", "MISSING", "SPLITS", "label_names", "validate_index"]
+__all__ = [
+    "COLUMNS",
+    "MASK",
+    "MISSING",
+    "OPTIONAL",
+    "SPLITS",
+    "is_known",
+    "label_names",
+    "validate_index",
+]
 
 COLUMNS = ("dataset", "path", "patient_id", "study_id", "view_position", "split", "sex", "age")
-"""Columns of every index, in order; each further column is a label."""
+"""Columns of every index, in order."""
+
+OPTIONAL = ("weight", "bmi", "text")
+"""Columns an index may have: weight in kg, body mass index in kg/m2, findings of the report."""
+
+MASK = "mask/"
+"""What the name of a column of masks begins with; the rest is the structure."""
 
 SPLITS = ("train", "val", "test")
 
@@ -27,6 +42,7 @@ _SYNONYMS = {
     "dev": "val",
     "test": "test",
 }
+_MEASURES = ("weight", "bmi")
 _EXAMPLES = 3
 
 Column: TypeAlias = "pd.Series[Any]"
@@ -34,19 +50,25 @@ Column: TypeAlias = "pd.Series[Any]"
 
 def label_names(frame: pd.DataFrame) -> list[str]:
     """Return the label columns of an index, in their order."""
-    return [str(name) for name in frame.columns if name not in COLUMNS]
+    return [str(name) for name in frame.columns if not is_known(str(name))]
+
+
+def is_known(name: str) -> bool:
+    """Return whether a column has a meaning of its own; all others are labels."""
+    return name in COLUMNS or name in OPTIONAL or name.startswith(MASK)
 
 
 def validate_index(frame: pd.DataFrame) -> pd.DataFrame:
     """Return an index in its canonical form, or raise on the first thing that is wrong with it.
 
-    The canonical form has all of `COLUMNS` in order, then the labels: identifiers and names are
-    strings, split is train, val or test (or missing throughout), age and labels are float32 with
-    NaN for missing. A canonical index comes back equal. Rows in messages are counted from 1,
-    the header not included.
+    The canonical form has all of `COLUMNS` in order, then those of `OPTIONAL` and masks that are
+    there, then the labels: identifiers, names, reports and references to masks are strings, split
+    is train, val or test (or missing throughout), age, weight, bmi and labels are float32 with NaN
+    for missing. A canonical index comes back equal. Rows in messages are counted from 1, the header
+    not included.
 
     Args:
-        frame: At least a column `path`; every column outside `COLUMNS` is taken as a label.
+        frame: At least a column `path`; every column that is not known is taken as a label.
 
     Raises:
         InputError: For an empty index, a missing or repeated path, a label outside 1, 0, -1 and
@@ -67,11 +89,21 @@ def validate_index(frame: pd.DataFrame) -> pd.DataFrame:
             columns[name] = _splits(_text(frame[name]), paths)
         else:
             columns[name] = _text(frame[name])
+    columns |= _optional(frame, paths)
     for name in label_names(frame):
         columns[name] = _labels(frame[name], name, paths)
     index = pd.DataFrame(columns)
     _check_patients(index)
     return index
+
+
+def _optional(
+    frame: pd.DataFrame, paths: Column
+) -> dict[str, "pd.Series[Any] | NDArray[np.float32]"]:
+    """Return the known columns that not every index has."""
+    numbers = {name: _numbers(frame[name], name, paths) for name in _MEASURES if name in frame}
+    texts = [name for name in frame.columns if name == "text" or name.startswith(MASK)]
+    return {**numbers, **{name: _text(frame[name]) for name in texts}}
 
 
 def _check_columns(frame: pd.DataFrame) -> None:

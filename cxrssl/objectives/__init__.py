@@ -9,6 +9,7 @@ from cxrssl.objectives.lejepa import LeJEPA
 from cxrssl.objectives.mlvicx import MLVICX
 from cxrssl.objectives.nonfinite import NonFiniteLossError
 from cxrssl.objectives.recipe import Recipe
+from cxrssl.objectives.recipe_module import RecipeModule
 from cxrssl.objectives.teacher import Teacher
 from cxrssl.objectives.vicreg import VICReg
 from cxrssl.objectives.world_model import WorldModel
@@ -23,6 +24,7 @@ __all__ = [
     "NonFiniteLossError",
     "Objective",
     "Recipe",
+    "RecipeModule",
     "Teacher",
     "VICReg",
     "WorldModel",

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -106,7 +106,10 @@ class Recipe:
 
 
 def parameter_groups(
-    named: Iterable[tuple[str, nn.Parameter]], backbone: Layered, recipe: Recipe
+    named: Iterable[tuple[str, nn.Parameter]],
+    backbone: Layered,
+    recipe: Recipe,
+    factor: Callable[[str], float] | None = None,
 ) -> list[dict[str, Any]]:
     """Return optimiser groups with their factors on rate and decay, by the names of parameters.
 
@@ -119,6 +122,7 @@ def parameter_groups(
         named: Names and parameters; those without gradient are left out.
         backbone: Knows the layers of the parameters whose names contain ``backbone``.
         recipe: The factors.
+        factor: Further factor on the rate, by name.
     """
     groups: dict[tuple[float, float, bool, bool, bool], list[nn.Parameter]] = {}
     for place, parameter in named:
@@ -128,6 +132,7 @@ def parameter_groups(
         lr = recipe.layer_decay ** (backbone.depth + 1 - _layer(name, backbone))
         if "patch_embed" in name:
             lr *= recipe.patch_embed_lr
+        lr *= 1.0 if factor is None else factor(place)
         vector = parameter.ndim <= 1
         no_decay = vector or name.endswith(".bias") or "norm" in name or "gamma" in name
         key = (lr, float(not no_decay), "last_layer" in name, _is_backbone(name), not vector)
@@ -151,6 +156,7 @@ def build_optimizer(
     recipe: Recipe,
     lr: float,
     fused: bool,
+    factor: Callable[[str], float] | None = None,
 ) -> torch.optim.Optimizer:
     """Return the recipe's optimiser of the parameters that have a gradient.
 
@@ -160,8 +166,9 @@ def build_optimizer(
         recipe: What is built; rate and decay are those of :func:`set_rates`, once it is called.
         lr: Learning rate until then.
         fused: Whether AdamW takes its fused step; LARS has none.
+        factor: See :func:`parameter_groups`.
     """
-    groups = parameter_groups(named, backbone, recipe)
+    groups = parameter_groups(named, backbone, recipe, factor)
     if recipe.optimizer == "lars":
         return LARS(groups, lr, momentum=recipe.momentum, trust=recipe.trust)
     return torch.optim.AdamW(groups, lr=lr, betas=recipe.betas, eps=recipe.eps, fused=fused)

@@ -11,6 +11,8 @@ from cxrssl.views.multiblock import MultiBlockMasking
 from cxrssl.views.multicrop import MultiCrop
 from cxrssl.views.pair import PairViews
 from cxrssl.views.photometry import Photometry
+from cxrssl.views.supervised import SupervisedView
+from cxrssl.views.targets import Targets
 from cxrssl.views.world import CropPair, WorldViews
 
 __all__ = [
@@ -27,6 +29,8 @@ __all__ = [
     "MultiCrop",
     "PairViews",
     "Photometry",
+    "SupervisedView",
+    "Targets",
     "Views",
     "WorldViews",
     "random_resized_crop",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cxrssl.errors import InputError
+from cxrssl.views.targets import Targets
 
 if TYPE_CHECKING:
     from cxrssl.views.eval_view import EvalView
@@ -102,10 +103,15 @@ class Views(ABC):
         mean: Mean subtracted after scaling the pixels to [0, 1].
         std: Standard deviation the result is divided by.
 
+    Attributes:
+        targets: What of an image beside its pixels is wanted. By default nothing.
+
     Raises:
         InputError: A size is not positive, or the mean or the standard deviation is no number to
             normalise with.
     """
+
+    targets: Targets = Targets()
 
     def __init__(
         self,
@@ -128,9 +134,7 @@ class Views(ABC):
         self.mean = mean
         self.std = std
         # A uint8 pixel has 256 values: normalising is a look-up, not arithmetic on every pixel.
-        self.normalised_levels: NDArray[np.float32] = (
-            (np.arange(256, dtype=np.float64) / 255 - mean) / std
-        ).astype(np.float32)
+        self.normalised_levels = self.normalise(np.arange(256) / 255)
 
     @abstractmethod
     def __call__(self, image: NDArray[np.uint8], rng: np.random.Generator) -> dict[str, Tensor]:
@@ -150,7 +154,23 @@ class Views(ABC):
             image_size=self.image_size, in_chans=self.in_chans, mean=self.mean, std=self.std
         )
 
-    def to_tensor(self, image: NDArray[np.uint8]) -> Tensor:
-        """Return an image (H, W) uint8 as a normalised float32 tensor (C, H, W)."""
-        grey = torch.from_numpy(cv2.LUT(image, self.normalised_levels))
+    def normalise(self, unit: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Return grey values in [0, 1] less the mean, divided by the standard deviation."""
+        normalised: NDArray[np.float32] = ((unit - self.mean) / self.std).astype(np.float32)
+        return normalised
+
+    def to_tensor(
+        self, image: NDArray[np.uint8], levels: NDArray[np.float32] | None = None
+    ) -> Tensor:
+        """Return an image as a normalised float32 tensor.
+
+        Args:
+            image: (H, W) uint8.
+            levels: Value (256,) that each grey level becomes. ``None`` only normalises.
+
+        Returns:
+            (C, H, W).
+        """
+        table = self.normalised_levels if levels is None else levels
+        grey = torch.from_numpy(cv2.LUT(image, table))
         return grey.expand(self.in_chans, -1, -1)

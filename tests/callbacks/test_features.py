@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import distributed as dist
 
-from cxrssl.callbacks.features import embed_batches, gather_images
+from cxrssl.callbacks.features import embed_batches
+from cxrssl.gathering import gather_images
 
 
 def pretend_two_processes(monkeypatch, other, longest):

@@ -1,3 +1,6 @@
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +8,12 @@ from torch.testing import assert_close
 
 from cxrssl.errors import InputError
 from cxrssl.views import EvalView, resize
+from cxrssl.views.structures import resize_masks
+from cxrssl.views.targets import Targets
+from tests.golden import load_golden
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+VALUES = np.array([0, 1, 255], dtype=np.uint8)
 
 
 @pytest.fixture
@@ -73,3 +82,103 @@ def test_resize_must_hold_the_crop():
 def test_images_are_checked():
     with pytest.raises(InputError, match="one-channel images"):
         EvalView()(np.zeros((4, 4), dtype=np.float32))
+
+
+def test_chexfounds_transform():
+    golden = load_golden("glori/eval_transform.npz")
+    image, expected = golden["image_u8"].numpy(), golden["out"]
+    # Theirs is normalised channel by channel; what comes before is the same grey image in each.
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
+    options = {"image_size": 32, "rescale": True, "mean": 0.0, "std": 1.0, "in_chans": 3}
+    view = EvalView(**options, resampling="pillow")(image)["image"]
+    assert_close((view - mean) / std, expected, atol=1e-6, rtol=1e-5)
+    area = EvalView(**options)(image)["image"]
+    assert not torch.allclose((area - mean) / std, expected, atol=1e-2)
+
+
+def test_rescale_by_hand():
+    image = np.array([[50, 60], [75, 100]], dtype=np.uint8)
+    view = EvalView(image_size=2, rescale=True, mean=0.5, std=0.5)(image)["image"]
+    # (x - 50) / 50 = 0, 0.2, 0.5, 1
+    assert_close(view, torch.tensor([[[-1.0, -0.6], [0.0, 1.0]]]))
+
+
+@pytest.mark.parametrize("grey", [0, 8, 255])
+def test_rescale_makes_a_constant_image_black(grey):
+    image = np.full((5, 7), grey, dtype=np.uint8)
+    view = EvalView(image_size=4, rescale=True, mean=0.25, std=0.5)(image)["image"]
+    assert view.unique().tolist() == [-0.5]
+
+
+def test_rescale_is_of_what_is_seen(image):
+    image[:10], image[-10:] = 0, 255  # outside the central square
+    image[10:80] = image[10:80] // 4 + 90
+    view = EvalView(image_size=60, rescale=True, mean=0.0, std=1.0)(image)["image"]
+    assert (view.min(), view.max()) == (0, 1)
+
+
+def test_masks_follow_the_image(image):
+    view = EvalView(image_size=30, resize=40)
+    masks = np.random.default_rng(1).choice(VALUES, (3, 90, 60))
+    sample = view.with_masks(image, masks)
+    assert torch.equal(sample["image"], view(image)["image"])
+    # 90 x 60 becomes 60 x 40; the pixel at the centre of the new pixel i is floor(1.5 (i + 0.5)).
+    rows = [int(1.5 * (i + 0.5)) for i in range(15, 45)]
+    columns = [int(1.5 * (i + 0.5)) for i in range(5, 35)]
+    expected = [[[int(mask[r, c]) for c in columns] for r in rows] for mask in masks]
+    assert sample["masks"].tolist() == expected
+    assert sample["masks"].dtype == torch.uint8
+
+
+def test_masks_of_the_right_size_are_cut(image):
+    masks = np.random.default_rng(1).choice(VALUES, (2, 90, 60))
+    sample = EvalView(image_size=60).with_masks(image, masks)
+    assert torch.equal(sample["masks"], torch.from_numpy(masks[:, 15:75]))
+
+
+def test_no_structure_is_no_mask(image):
+    sample = EvalView(image_size=20).with_masks(image, np.empty((0, 90, 60), np.uint8))
+    assert sample["masks"].shape == (0, 20, 20)
+
+
+def test_batch_with_masks(image):
+    view = EvalView(image_size=20)
+    sample = view.with_masks(image, np.ones((2, 90, 60), np.uint8), np.random.default_rng(0))
+    assert view.collate([sample] * 3)["masks"].shape == (3, 2, 20, 20)
+
+
+@pytest.mark.parametrize(
+    "masks", [np.zeros((90, 60), np.uint8), np.zeros((1, 60, 90), np.uint8), np.zeros((1, 90, 60))]
+)
+def test_masks_are_checked(image, masks):
+    with pytest.raises(InputError, match=r"must be \(K, 90, 60\) of uint8, got shape"):
+        EvalView().with_masks(image, masks)
+
+
+@pytest.mark.parametrize(("new", "old"), [((3, 5), (7, 4)), ((9, 2), (3, 6)), ((4, 4), (4, 4))])
+def test_the_nearest_pixel_is_the_one_at_the_centre(new, old):
+    masks = np.arange(2 * old[0] * old[1], dtype=np.uint8).reshape(2, *old)
+    resized = resize_masks(masks, *new)
+    for row in range(new[0]):
+        for column in range(new[1]):
+            # The pixel whose half-open square holds the centre, in exact fractions.
+            y, x = (
+                math.floor(Fraction(2 * i + 1, 2) * n / m)
+                for i, n, m in zip((row, column), old, new, strict=True)
+            )
+            assert resized[:, row, column].tolist() == masks[:, y, x].tolist()
+
+
+def test_resampling_is_checked():
+    with pytest.raises(InputError, match="'area' or 'pillow', got 'linear'"):
+        EvalView(resampling="linear")
+
+
+def test_nothing_beside_the_pixels_is_wanted_unless_said():
+    view = EvalView()
+    assert view.targets == Targets() == ((), (), False)
+    assert not view.targets.wanted
+    for wanted in ({"findings": ("edema",)}, {"structures": ("lung",)}, {"text": True}):
+        assert Targets(**wanted).wanted
+    view.targets = Targets(("edema",))
+    assert not EvalView().targets.wanted

@@ -1,0 +1,49 @@
+"""What a task predicts for every image of an index, as a table."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+from cxrssl.callbacks.messages import tell
+from cxrssl.tasks import Task
+
+__all__ = ["PredictionFile"]
+
+
+class PredictionFile(BasePredictionWriter):
+    """Writes ``predictions.parquet`` into the run's folder at the end of ``trainer.predict``.
+
+    One row an image, in the order of the index: its path and what the task names its predictions,
+    NaN for an image that could not be read. Several processes write
+    ``predictions_rank<r>.parquet`` each.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(write_interval="epoch")
+
+    def write_on_epoch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        predictions: Sequence[Any],
+        batch_indices: Sequence[Any],
+    ) -> None:
+        """Write what this process has predicted."""
+        datamodule: Any = getattr(trainer, "datamodule", None)
+        if not isinstance(pl_module, Task) or datamodule is None:
+            return
+        table = pd.concat(
+            [pd.DataFrame(pl_module.name_predictions(batch)) for batch in predictions]
+        ).sort_values("image_number")
+        paths = datamodule.index["path"].iloc[table["image_number"]].to_numpy()
+        table.insert(0, "path", paths)
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        suffix = f"_rank{trainer.global_rank}" if trainer.world_size > 1 else ""
+        path = folder / f"predictions{suffix}.parquet"
+        table.drop(columns="image_number").to_parquet(path)
+        tell(f"Predictions: {path}")

@@ -1,0 +1,144 @@
+"""``cxrssl evaluate``: encoders and an index in, a table, files and figures out."""
+
+import sys
+from argparse import SUPPRESS
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+# Bare class names on the command line resolve among the classes that have been imported.
+from cxrssl.backbones import Backbone, load_encoder
+from cxrssl.data import CXRDataModule
+from cxrssl.errors import InputError
+from cxrssl.evaluation.options import EvaluationOptions
+from cxrssl.evaluation.run import evaluate
+from cxrssl.evaluation.table import score_table
+from cxrssl.exit_codes import exit_code
+
+__all__ = ["run"]
+
+_DESCRIPTION = """\
+What frozen encoders are worth on the labelled images of an index: AUROC, AUPRC, calibration and
+sensitivity of every finding with intervals, by subgroup and with few labels, and how encoders
+differ."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Evaluate as the arguments say, and return the command's exit code."""
+    return exit_code(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str]) -> None:
+    parser = _parser()
+    config = parser.parse_args([_appending(argument) for argument in arguments])
+    _place_index(config)
+    made = parser.instantiate(config)
+    encoders = _encoders(made)
+    names = [field.name for field in fields(EvaluationOptions)]
+    options = EvaluationOptions(**{name: made[name] for name in names})
+    results = evaluate(encoders, made.data, options)
+    results.write(made.out)
+    sys.stdout.write(f"{score_table(results)}\nTables and figures: {made.out}\n")
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="cxrssl evaluate", description=_DESCRIPTION, allow_abbrev=False, exit_on_error=False
+    )
+    parser.add_argument("--config", action="config", help="File with any of these keys.")
+    parser.add_argument(
+        "index",
+        nargs="?",
+        type=str,
+        default=SUPPRESS,  # None would take the place of a config's
+        help="CSV, Parquet file, pattern or folder; short for --data.index.",
+    )
+    parser.add_argument(
+        "--encoder",
+        metavar="[NAME=]FILE",
+        type=list[str],
+        default=[],
+        help="One of our checkpoints or encoder.safetensors; may be repeated.",
+    )
+    parser.add_subclass_arguments(
+        Backbone,
+        "backbone",
+        required=False,
+        help="Encoder whose file does not describe itself (timm, Hugging Face, official code).",
+    )
+    parser.add_argument("--out", type=str, required=True, help="Folder for tables and figures.")
+    parser.add_argument(
+        "--mean",
+        type=float | None,
+        default=None,
+        help="Mean of grey values in [0, 1] that images are normalised with, with --std, for all "
+        "encoders; each file's own by default.",
+    )
+    parser.add_argument("--std", type=float | None, default=None, help="See --mean.")
+    parser.add_subclass_arguments(CXRDataModule, "data", skip={"views"}, required=False)
+    parser.set_defaults({"data": {"class_path": "CXRDataModule"}})
+    parser.add_class_arguments(EvaluationOptions, None)
+    return parser
+
+
+def _appending(argument: str) -> str:
+    """Return an argument such that a repeated --encoder adds to those before it."""
+    flag, equals, value = argument.partition("=")
+    return f"{flag}+{equals}{value}" if flag == "--encoder" else argument
+
+
+def _place_index(config: Namespace) -> None:
+    """Hand the index to the data module.
+
+    Raises:
+        InputError: If that has one already or takes none.
+    """
+    index = config.get("index")
+    if index is None:
+        return
+    arguments = config.data.init_args
+    if "index" not in arguments:
+        raise InputError(
+            f"{config.data.class_path.split('.')[-1]} takes no index: leave {index!r} out"
+        )
+    if arguments.index is not None:
+        raise InputError(f"there are two indexes, {index!r} and data.index: give one of them")
+    arguments.index = index
+
+
+def _encoders(made: Namespace) -> dict[str, Backbone]:
+    """Return the encoders by name.
+
+    Raises:
+        InputError: If there is none, two have the same name, or one cannot be read.
+    """
+    files = [_named(text) for text in made.encoder]
+    stems = [Path(file).stem for _, file in files]
+    # The files that runs write have one name; their paths tell them apart.
+    given = [
+        (name or (stem if stems.count(stem) == 1 else file), file)
+        for (name, file), stem in zip(files, stems, strict=True)
+    ]
+    names = [name for name, _ in given]
+    if len(set(names)) < len(names):
+        raise InputError(f"encoders need names of their own (--encoder NAME=FILE), got {names}")
+    encoders: dict[str, Backbone] = {name: load_encoder(file) for name, file in given}
+    if made.backbone is not None:
+        name = type(made.backbone).__name__
+        encoders[made.backbone.arguments.get("name", name)] = made.backbone
+    if not encoders:
+        raise InputError("there is no encoder to evaluate: give --encoder FILE, or --backbone")
+    if (made.mean is None) != (made.std is None):
+        raise InputError("--mean and --std belong together: give both")
+    if made.mean is not None:
+        for backbone in encoders.values():
+            backbone.normalisation = (made.mean, made.std)
+    return encoders
+
+
+def _named(text: str) -> tuple[str | None, str]:
+    """Return name and file of ``[NAME=]FILE``; a file that is there may have the sign itself."""
+    name, equals, file = text.partition("=")
+    return (name, file) if equals and not Path(text).exists() else (None, text)

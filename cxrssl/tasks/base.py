@@ -1,0 +1,187 @@
+"""What every downstream task shares: an encoder, frozen or fine-tuned, and labelled views."""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import cxrssl
+from cxrssl.backbones import Backbone, Pooling
+from cxrssl.errors import InputError
+from cxrssl.objectives.recipe import Recipe
+from cxrssl.objectives.recipe_module import RecipeModule
+from cxrssl.tasks.encoder import fingerprint, prepare_encoder
+from cxrssl.tasks.results import Results, TestImages
+from cxrssl.views import SupervisedView, Views
+from cxrssl.views.targets import Targets
+
+__all__ = ["Task"]
+
+_BACKBONE = "backbone."
+
+
+class Task(RecipeModule):
+    """A labelled task on an encoder.
+
+    A frozen encoder stays in evaluation mode and out of the checkpoints, which name it by a hash:
+    they load beside the same encoder only. How a task is trained, see
+    :class:`cxrssl.objectives.recipe_module.RecipeModule`.
+
+    Args:
+        encoder: A backbone, or one of our checkpoints or ``encoder.safetensors``. Weights of timm,
+            Hugging Face or official code go into a backbone with ``weights``.
+        targets: What of an image is to be predicted.
+        frozen: Whether only what stands on the encoder is trained.
+        views: What one image becomes; by default :class:`SupervisedView` at the encoder's size,
+            normalised as its file says. The deterministic view of it is used outside training.
+        recipe: How it is optimised.
+        drop_path: Rate of stochastic depth while fine-tuning, see :func:`prepare_encoder`.
+        patch_size: Another side of the encoder's patches, see :func:`prepare_encoder`.
+        drop_gates: Whether in-line gates of the encoder are taken out.
+        max_nonfinite: Steps in a row whose loss or gradient is not finite that are skipped before
+            the run stops.
+
+    Raises:
+        InputError: If the encoder and the views do not fit.
+        NonFiniteLossError: In training, see ``max_nonfinite``.
+    """
+
+    def __init__(
+        self,
+        encoder: Backbone | str,
+        targets: Targets,
+        *,
+        frozen: bool,
+        views: Views | None,
+        recipe: Recipe,
+        drop_path: float,
+        patch_size: int | None,
+        drop_gates: bool,
+        max_nonfinite: int,
+    ) -> None:
+        backbone = prepare_encoder(
+            encoder, drop_path=drop_path, patch_size=patch_size, drop_gates=drop_gates
+        )
+        super().__init__(backbone, recipe, max_nonfinite)
+        self.frozen = frozen
+        backbone.requires_grad_(not frozen)
+        _freeze_tables(backbone)
+        self.views = default_views(backbone) if views is None else views
+        if self.views.in_chans != backbone.in_chans:
+            raise InputError(
+                f"the views make images of {self.views.in_chans} channel(s) but the encoder takes "
+                f"{backbone.in_chans}: set views.in_chans to {backbone.in_chans}"
+            )
+        patch = getattr(backbone, "patch_size", 1)
+        if self.views.image_size % patch:
+            raise InputError(
+                f"the views make images of {self.views.image_size} pixels, which the encoder's "
+                f"patches of {patch} pixels do not tile: set views.image_size to a multiple"
+            )
+        self.views.targets = targets
+        self.train(self.training)
+
+    @property
+    def encoder(self) -> Backbone:
+        """The encoder."""
+        return self.backbone
+
+    @torch.no_grad()
+    def embed(self, images: Tensor, pooling: Pooling = "class") -> Tensor:
+        """Return one vector of the encoder for each image (B, C, H, W); see :meth:`Tokens.pool`."""
+        training = self.backbone.training
+        self.backbone.eval()
+        try:
+            vectors: Tensor = self.backbone(images).pool(pooling).float()
+            return vectors
+        finally:
+            self.backbone.train(training)
+
+    def train(self, mode: bool = True) -> "Task":
+        """Set the mode; a frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a file with the encoder must say about itself, as plain data."""
+        return {
+            "version": cxrssl.__version__,
+            "objective": type(self).__name__,
+            "encoder": _BACKBONE.removesuffix("."),
+            "backbone": {
+                "class": type(self.backbone).__name__,
+                "arguments": self.backbone.arguments,
+            },
+            "normalisation": {"mean": self.views.mean, "std": self.views.std},
+            "image_size": self.views.image_size,
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave a frozen encoder out; let the checkpoint of a trained one describe itself."""
+        super().on_save_checkpoint(checkpoint)
+        if not self.frozen:
+            checkpoint["cxrssl"] = self.describe()
+            return
+        checkpoint["cxrssl_encoder"] = fingerprint(self.backbone)
+        state = checkpoint["state_dict"]
+        for name in [name for name in state if name.startswith(_BACKBONE)]:
+            del state[name]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the frozen encoder in its place.
+
+        Raises:
+            InputError: If the checkpoint stands on another encoder.
+        """
+        super().on_load_checkpoint(checkpoint)
+        known = checkpoint.get("cxrssl_encoder")
+        if known is None:
+            return
+        if known != fingerprint(self.backbone):
+            raise InputError(
+                "the checkpoint was trained on a frozen encoder that is another one than this: "
+                "give the encoder it was trained with"
+            )
+        for name, value in self.backbone.state_dict().items():
+            checkpoint["state_dict"][_BACKBONE + name] = value
+
+    @abstractmethod
+    def name_predictions(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return the columns of a table of what ``predict_step`` returned.
+
+        ``image_number`` is one of them; all have as many entries as the batch has images.
+        """
+
+    @abstractmethod
+    def results(self, images: TestImages) -> Results:
+        """Return tables and figures of the last test.
+
+        Args:
+            images: The images it has shown, as the data module has them.
+        """
+
+
+def default_views(backbone: Backbone) -> SupervisedView:
+    """Return random views at an encoder's size, normalised as its file says."""
+    options: dict[str, Any] = {"image_size": backbone.img_size, "in_chans": backbone.in_chans}
+    if backbone.normalisation is not None:
+        options["mean"], options["std"] = backbone.normalisation
+    return SupervisedView(**options)
+
+
+def unread(batch: dict[str, Any], values: Tensor) -> Tensor:
+    """Return predictions (B, ...) with NaN for images that could not be read."""
+    values = values.float()
+    values[~batch["readable"]] = torch.nan
+    return values
+
+
+def _freeze_tables(backbone: Backbone) -> None:
+    """Keep a fixed table of positions fixed when an encoder is fine-tuned."""
+    if backbone.arguments.get("position") == "sincos":
+        for name, parameter in backbone.named_parameters():
+            if name.endswith("pos_embed"):
+                parameter.requires_grad_(False)
