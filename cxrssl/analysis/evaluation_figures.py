@@ -22,6 +22,7 @@ _INK, _AXIS, _GRID, _BAND = "#2d3748", "#a0aec0", "#e2e8f0", "#f7fafc"
 _MACRO = "macro"
 _TITLES = {"auroc": "AUROC", "auprc": "AUPRC"}
 _CHANCE = {"auroc": 0.5}
+_BY = {"share": "by share of training images", "shots": "by images a class (shots)"}
 
 
 def plot_scores(scores: pd.DataFrame, metrics: Sequence[str] = ("auroc", "auprc")) -> Figure:
@@ -79,7 +80,7 @@ def plot_few_label(curve: pd.DataFrame, metrics: Sequence[str] = ("auroc", "aupr
     shown = curve[curve["metric"].isin(metrics) & (curve["finding"] == _MACRO)]
     if shown.empty:
         raise InputError(f"there is no mean score of {', '.join(metrics)} to draw")
-    kinds = [kind for kind in ("share", "shots") if (shown["kind"] == kind).any()]
+    kinds = [kind for kind in _BY if (shown["kind"] == kind).any()]
     figure = _figure(0.6 + 4.2 * len(kinds), 0.5 + 2.7 * len(metrics))
     grid = figure.subplots(len(metrics), len(kinds), sharey="row", squeeze=False)
     for row, metric in enumerate(metrics):
@@ -88,8 +89,7 @@ def plot_few_label(curve: pd.DataFrame, metrics: Sequence[str] = ("auroc", "aupr
             points = shown[(shown["metric"] == metric) & (shown["kind"] == kind)]
             for number, name in enumerate(dict.fromkeys(shown["series"])):
                 _band(axes, points[points["series"] == name], name, number)
-            title = "shares of the images" if kind == "share" else "images a class and finding"
-            _finish(axes, f"{_TITLES.get(metric, metric)}, {title}")
+            _finish(axes, f"{_TITLES.get(metric, metric)} {_BY[kind]}")
             _sizes(axes, kind, sorted(set(points["size"])))
     if shown["series"].nunique() > 1:
         grid[0, 0].legend(fontsize=8, frameon=False, labelcolor=_INK)
@@ -124,9 +124,9 @@ def plot_reliability(curves: Mapping[str, Mapping[str, ReliabilityCurve]]) -> Fi
             area = 60 * curve.images[full] / curve.images.sum() + 3
             axes.scatter(x, y, s=area, color=colour, alpha=0.75, linewidths=0)
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
-        axes.set_xlabel("predicted probability", fontsize=8, color=_INK)
-        axes.set_ylabel("share of positives", fontsize=8, color=_INK)
         _finish(axes, finding)
+    figure.supxlabel("predicted probability", fontsize=9, color=_INK)
+    figure.supylabel("share of positives", fontsize=9, color=_INK)
     figure.legend(
         list(handles.values()),
         list(handles),

@@ -14,10 +14,10 @@ _MACRO = "macro"
 
 
 def score_table(results: Results) -> str:
-    """Return AUROC and AUPRC with their intervals, comparisons, and what patients' metadata is.
+    """Return AUROC and AUPRC with their intervals, and what differs, as a table for a screen.
 
-    Findings are rows and methods columns, a block an encoder and size; below them come differences
-    between the means over findings, and the accuracy of metadata.
+    Findings are rows and methods columns, in a block for each encoder and size. Below come the
+    differences between means over findings, and how well the patients' metadata are told.
     """
     data = results.description["data"]
     counts = ", ".join(f"{data['images'][split]:,} {split}" for split in data["images"])
