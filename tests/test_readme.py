@@ -51,6 +51,9 @@ def test_the_example_of_several_objectives_is_built():
     assert joint.encoder is joint.children_by_name["dinov2"].encoder
 
 
+OTHERS = {"NonFiniteLossError", "Objective", "Recipe", "RecipeModule", "Task", "Teacher"}
+
+
 def test_every_class_it_names_exists():
     import cxrssl.backbones
     import cxrssl.callbacks
@@ -65,11 +68,12 @@ def test_every_class_it_names_exists():
         cxrssl.callbacks,
         cxrssl.data,
         cxrssl.objectives,
+        cxrssl.tasks,
         cxrssl.views,
     ]
     known = {name for room in rooms for name in room.__all__}
     assert named <= known
-    # And every objective, data module and callback is named.
-    for room in (cxrssl.callbacks, cxrssl.objectives):
+    # And every objective, task and callback is named.
+    for room in (cxrssl.callbacks, cxrssl.objectives, cxrssl.tasks):
         classes = {n for n in room.__all__ if isinstance(getattr(room, n), type)}
-        assert classes - {"NonFiniteLossError", "Objective", "Recipe", "Teacher"} <= named
+        assert classes - OTHERS <= named
