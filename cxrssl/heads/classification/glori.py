@@ -41,6 +41,7 @@ class GLoRI(ClassificationHead):
         temperature: Experimental, see below: whether each image sets how sharp its attention is.
         pyramid: Experimental, see below: sides of the squares of patches that are averaged, e.g.
             ``(8, 4, 2)``; none by default.
+        weights: The official ``glori.pth``; see :func:`load_glori_weights`.
 
     The two experimental options follow the description in the paper's second version, of which no
     code was released, and numbers made with them are not CheXFound's. ``temperature`` multiplies
@@ -48,7 +49,8 @@ class GLoRI(ClassificationHead):
     adds coarse patches to M, see :class:`PatchPyramid`.
 
     Raises:
-        InputError: If a number is out of range, or the heads do not divide the width.
+        InputError: If a number is out of range, the heads do not divide the width, or the weights
+            do not fit.
     """
 
     queries: Tensor
@@ -67,6 +69,7 @@ class GLoRI(ClassificationHead):
         learn_queries: bool = False,
         temperature: bool = False,
         pyramid: Sequence[int] = (),
+        weights: str | None = None,
     ) -> None:
         super().__init__(dims, n_findings, blocks=blocks)
         if width < 1 or hidden < 1 or not 0 <= dropout < 1:
@@ -94,6 +97,10 @@ class GLoRI(ClassificationHead):
         self.norm_mlp = nn.LayerNorm(width)
         self.classifier = PerFindingLinear(n_findings, width, merged if class_skip else 0)
         self._init_attention(width)
+        if weights is not None:
+            from cxrssl.heads.classification.glori_weights import load_glori_weights
+
+            load_glori_weights(self, weights)
 
     def forward(self, levels: Sequence[Tokens]) -> Tensor:
         """Return logits (B, F), see :meth:`ClassificationHead.forward`.

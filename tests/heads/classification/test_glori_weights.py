@@ -101,3 +101,11 @@ def test_other_files_and_names_are_refused(tmp_path):
     save_official(path, {PREFIX: tensors(findings=40)})
     with pytest.raises(InputError, match=r"has no \['Effusion'\], only Adenopathy"):
         load_glori_weights(head, path, findings=["Effusion"])
+
+
+def test_a_head_is_made_with_published_weights(tmp_path):
+    path = save_official(tmp_path / "glori.pth", {PREFIX: tensors()})
+    loaded = small()
+    load_glori_weights(loaded, path)
+    levels = random_levels(4)
+    assert_close(small(weights=str(path))(levels), loaded(levels), atol=0, rtol=0)
