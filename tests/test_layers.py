@@ -26,6 +26,7 @@ ALLOWED = {
         "gathering",
     },
     "analysis": {"backbones", "views", "errors"},
+    "evaluation": {"analysis", "backbones", "data", "views", "tasks", "errors", "exit_codes"},
     "callbacks": {"analysis", "objectives", "tasks", "errors", "gathering"},
 }
 WITHOUT_LIGHTNING = {"losses", "backbones", "heads", "views", "analysis"}

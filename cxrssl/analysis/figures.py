@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,7 +25,10 @@ _SHORTER = {
     "probe/knn/auroc/macro": "kNN",
     "probe/linear/auprc/macro": "linear",
     "probe/knn/auprc/macro": "kNN",
+    "val/auroc/macro": "AUROC",
+    "val/auprc/macro": "AUPRC",
 }
+_FEW_IN_LEGEND = 6
 
 
 def _is_total(name: str) -> bool:
@@ -35,6 +39,14 @@ def _is_term(name: str) -> bool:
     return name.startswith("loss/")
 
 
+def _is_spread(name: str) -> bool:
+    return name.startswith("health/") and f"_{name.split('/')[-1]}".endswith("_std")
+
+
+def _below(*prefixes: str) -> Callable[[str], bool]:
+    return lambda name: name.startswith(prefixes)
+
+
 def _named(*names: str) -> Callable[[str], bool]:
     return lambda name: name.removeprefix("health/").split("/")[-1] in names
 
@@ -42,20 +54,26 @@ def _named(*names: str) -> Callable[[str], bool]:
 _PANELS: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("Loss", _is_total),
     ("Loss terms, unweighted", _is_term),
+    ("Validation, macro", lambda name: name in ("val/auroc/macro", "val/auprc/macro")),
+    ("Candidates, macro AUROC", _below("candidates/auroc/")),
+    ("Candidates, macro AUPRC", _below("candidates/auprc/")),
+    ("Dice, validation", _below("val/dice/")),
     ("Probe, macro AUROC", lambda name: name.startswith("probe/") and "/auroc/macro" in name),
     ("Probe, macro AUPRC", lambda name: name.startswith("probe/") and "/auprc/macro" in name),
     ("Effective rank", _named("effective_rank")),
     ("Feature spread", _named("feature_spread")),
+    ("Spread of levels and embeddings", _is_spread),
     ("Token spread", _named("prediction_spread", "target_spread")),
     ("Teacher entropy (nats)", _named("teacher_entropy")),
     ("Prototypes", _named("prototype_usage", "student_teacher_agreement")),
+    ("Shares of objectives", _below("share/")),
     ("Gradient norm", lambda name: "grad_norm" in name),
     (_SMOOTH, lambda name: name.split("/")[-1] == "lr" or name.startswith("lr-")),
 )
 
 
 def plot_curves(history: Curves) -> Figure:
-    """Return small multiples of a run's curves: losses, probes, health and the learning rate.
+    """Return small multiples of a run's curves: losses, scores, health and the learning rate.
 
     Only panels with something to show are drawn. Long noisy curves get a running mean over a
     fiftieth of their points.
@@ -138,13 +156,21 @@ def plot_patch_pca(
 def _plot_panel(axes: Axes, title: str, curves: Curves) -> None:
     for number, (name, points) in enumerate(sorted(curves.items())):
         steps, values = np.array(points, dtype=np.float64).T
-        colour = _COLOURS[number % len(_COLOURS)]
+        again, place = divmod(number, len(_COLOURS))
+        colour, dashes = _COLOURS[place], ("-", "--", ":")[again % 3]
         label = _label(name)
         if len(values) >= _SMOOTHED_FROM and title != _SMOOTH:
             axes.plot(steps, values, color=colour, alpha=0.22, linewidth=0.8)
             values = _running_mean(values, len(values) // 50 | 1)
         marker = "o" if len(values) <= 30 else None
-        axes.plot(steps, values, color=colour, linewidth=1.6, marker=marker, ms=3, label=label)
+        style: dict[str, Any] = {
+            "color": colour,
+            "linestyle": dashes,
+            "linewidth": 1.6,
+            "marker": marker,
+            "ms": 3,
+        }
+        axes.plot(steps, values, label=label, **style)
     axes.margins(y=0.12)
     axes.set_title(title, fontsize=10, loc="left", color=_INK, fontweight="bold")
     axes.spines[["top", "right"]].set_visible(False)
@@ -161,7 +187,16 @@ def _plot_panel(axes: Axes, title: str, curves: Curves) -> None:
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
         axes.yaxis.get_offset_text().set_fontsize(8)
     if len(curves) > 1:
-        axes.legend(fontsize=7.5, frameon=False, labelcolor=_INK, handlelength=1.4)
+        many = len(curves) > _FEW_IN_LEGEND
+        axes.legend(
+            fontsize=5.5 if many else 7.5,
+            ncols=2 if many else 1,
+            frameon=many,
+            framealpha=0.85,
+            edgecolor="none",
+            labelcolor=_INK,
+            handlelength=1.4,
+        )
 
 
 def _label(name: str) -> str:

@@ -36,14 +36,16 @@ class PredictionFile(BasePredictionWriter):
         datamodule: Any = getattr(trainer, "datamodule", None)
         if not isinstance(pl_module, Task) or datamodule is None:
             return
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # on all processes
+        if not predictions:
+            return  # more processes than batches
         table = pd.concat(
             [pd.DataFrame(pl_module.name_predictions(batch)) for batch in predictions]
         ).sort_values("image_number")
         paths = datamodule.index["path"].iloc[table["image_number"]].to_numpy()
         table.insert(0, "path", paths)
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         suffix = f"_rank{trainer.global_rank}" if trainer.world_size > 1 else ""
         path = folder / f"predictions{suffix}.parquet"
-        table.drop(columns="image_number").to_parquet(path)
+        table.drop(columns="image_number").to_parquet(path, index=False)
         tell(f"Predictions: {path}")

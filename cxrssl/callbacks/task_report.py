@@ -22,13 +22,13 @@ class TaskReport(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the results of a task."""
-        if not isinstance(pl_module, Task) or not trainer.is_global_zero:
-            return
         datamodule: Any = getattr(trainer, "datamodule", None)
-        if datamodule is None:
+        if not isinstance(pl_module, Task) or datamodule is None:
+            return
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # on all processes
+        if not trainer.is_global_zero:
             return
         results = pl_module.results(datamodule)
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
         tell(results.text)
         tell(f"Results: {', '.join(map(str, write_results(results, folder)))}")
 

@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ _TORCH = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch
 # numpy has no bfloat16; its bits are kept as whole numbers.
 _NUMPY = {"float16": np.float16, "bfloat16": np.uint16, "float32": np.float32}
 _DESCRIPTION = "features.json"
+_READABLE = "readable.npy"
 
 
 class FeatureStore:
@@ -40,6 +42,7 @@ class FeatureStore:
 
     Attributes:
         description: What was said of it when it was made.
+        readable: Which images (n,) could be read; features of the others mean nothing.
 
     Raises:
         InputError: If the folder holds no complete store.
@@ -49,19 +52,23 @@ class FeatureStore:
         self.folder = Path(folder)
         try:
             self.description: dict[str, Any] = json.loads((self.folder / _DESCRIPTION).read_text())
-        except (OSError, ValueError) as error:
+            self.dtype: FeatureDtype = self.description["dtype"]
+            self._levels = [
+                np.load(self.folder / f"level{number}.npy", mmap_mode="r", allow_pickle=False)
+                for number in range(len(self.description["shapes"]))
+            ]
+            self.readable: NDArray[np.bool_] = np.load(self.folder / _READABLE, allow_pickle=False)
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{folder} holds no features ({error}): delete it, and they are made again"
             ) from error
-        self.dtype: FeatureDtype = self.description["dtype"]
-        self._levels = [
-            np.load(self.folder / f"level{number}.npy", mmap_mode="r", allow_pickle=False)
-            for number in range(len(self.description["shapes"]))
-        ]
-        self.readable: NDArray[np.bool_] = np.load(self.folder / "readable.npy", allow_pickle=False)
 
     def __len__(self) -> int:
         return len(self.readable)
+
+    def __reduce__(self) -> tuple[type["FeatureStore"], tuple[Path]]:
+        # A map that is pickled would take all of its file to the other process.
+        return type(self), (self.folder,)
 
     def read(self, numbers: NDArray[np.int64]) -> list[Tensor]:
         """Return the tokens (B, T_i, D_i) float32 of B images after each level."""
@@ -76,7 +83,7 @@ class FeatureWriter:
     """Writes a store, from several processes if need be.
 
     Args:
-        folder: Where the store is to be.
+        folder: Where the store is to be; one owner at a time may write there.
         n_images: Rows of each array.
         shapes: (T_i, D_i) of each level.
         dtype: How numbers are kept.
@@ -84,7 +91,7 @@ class FeatureWriter:
         owner: Whether this process makes and finishes the store.
 
     Raises:
-        InputError: If the disk has too little room.
+        InputError: If the folder cannot be written, or the disk has too little room.
     """
 
     def __init__(
@@ -102,7 +109,8 @@ class FeatureWriter:
         self._part = folder.with_name(f".{folder.name}.part")
         self._names = [f"level{number}.npy" for number in range(len(shapes))]
         if owner:
-            self._make(n_images, shapes, description)
+            with _writing(self._part):
+                self._make(n_images, shapes, description)
 
     def _make(
         self, n_images: int, shapes: Sequence[tuple[int, int]], description: Mapping[str, Any]
@@ -119,21 +127,31 @@ class FeatureWriter:
                 "that reads fewer blocks or no patches, or no cache"
             )
         for name, shape in zip(self._names, shapes, strict=True):
-            self._open(name, "w+", (n_images, *shape), _NUMPY[self.dtype])
-        self._open("readable.npy", "w+", (n_images,), np.bool_)
+            self._empty(name, (n_images, *shape), _NUMPY[self.dtype])
+        self._empty(_READABLE, (n_images,), np.bool_)
         whole = {**description, "dtype": self.dtype, "shapes": [list(shape) for shape in shapes]}
         (self._part / _DESCRIPTION).write_text(json.dumps(whole, indent=1, sort_keys=True))
 
     def write(self, rows: NDArray[np.int64], levels: Sequence[Tensor], readable: Tensor) -> None:
-        """Write the tokens (B, T_i, D_i) of images after each level into their rows."""
-        for name, values in zip(self._names, levels, strict=True):
-            self._open(name, "r+")[rows] = self._encode(values)
-        self._open("readable.npy", "r+")[rows] = readable.numpy()
+        """Write the tokens (B, T_i, D_i) of images after each level into their rows.
+
+        Args:
+            rows: Rows (B,) of the images.
+            levels: Their tokens.
+            readable: Which of them (B,) could be read.
+
+        Raises:
+            InputError: If tokens do not fit the kind of numbers, or cannot be written.
+        """
+        with _writing(self._part):
+            for name, values in zip(self._names, levels, strict=True):
+                self._put(name, rows, self._encode(values))
+            self._put(_READABLE, rows, readable.cpu().numpy())
 
     def finish(self) -> FeatureStore:
         """Give the store its name, and open it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        os.replace(self._part, self.folder)
+        with _writing(self._part):
+            os.replace(self._part, self.folder)
         return FeatureStore(self.folder)
 
     def _encode(self, values: Tensor) -> NDArray[Any]:
@@ -148,30 +166,47 @@ class FeatureWriter:
         ).numpy()
         return numbers
 
-    def _open(
-        self,
-        name: str,
-        mode: Literal["r+", "w+"],
-        shape: tuple[int, ...] | None = None,
-        dtype: Any = None,
-    ) -> NDArray[Any]:
+    def _empty(self, name: str, shape: tuple[int, ...], dtype: Any) -> None:
+        np.lib.format.open_memmap(self._part / name, mode="w+", shape=shape, dtype=dtype)
+
+    def _put(self, name: str, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
+        """Write values (B, ...) into rows of an array.
+
+        Not through a map: a full disk would kill the process without a word, and a machine that
+        shares the file through a network would write back whole pages, rows of others among them.
+        """
         path = self._part / name
-        return np.lib.format.open_memmap(path, mode=mode, shape=shape, dtype=dtype)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        first, width = array.offset, array.strides[0]
+        with path.open("r+b") as file:
+            for row, value in zip(rows.tolist(), values, strict=True):
+                file.seek(first + row * width)
+                file.write(value.tobytes())
 
 
 class FeatureDataset(Dataset[dict[str, Any]]):
     """Batches of stored features and what is to be predicted of their images.
 
     A batch holds ``levels``, a list of tokens (B, T_i, D_i), and the entries of
-    :class:`TaskDataset` but the images.
+    :class:`TaskDataset` but images and masks.
 
     Args:
         store: The features.
-        rows: Row of the store (n,) of each image.
+        rows: Row of the store (n,) of each image, -1 where it has none.
         targets: Targets of the images.
+
+    Raises:
+        InputError: If an image has no features, or masks are wanted.
     """
 
     def __init__(self, store: FeatureStore, rows: NDArray[np.int64], targets: TargetTable) -> None:
+        if lacking := int((rows < 0).sum()):
+            raise InputError(
+                f"{lacking} of {len(rows)} images have no features in {store.folder}: other images "
+                "are labelled than when they were made, so call cache_features again"
+            )
+        if targets.structures:
+            raise InputError("masks cannot be learnt from stored features: use no cache")
         self.store = store
         self.rows = rows
         self.targets = targets
@@ -195,3 +230,15 @@ def fingerprint(description: Mapping[str, Any]) -> str:
     """Return a name for what is described, equal on every machine."""
     text = json.dumps(description, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Say what to do where a folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"features cannot be written to {folder} ({error.strerror or error}): the cache must "
+            "be a folder with room that every process can write to"
+        ) from error

@@ -33,7 +33,8 @@ def load_index(
         source: A folder, a pattern such as ``images/**/*.png``, a ``.csv`` (also ``.csv.gz``) or
             a ``.parquet`` file.
         root: Folder that relative paths start from; the folder of the file by default.
-        columns: Our name to the file's name, for columns that are called otherwise there.
+        columns: Our name to the file's name, for columns that are called otherwise there. A column
+            that is given the name of a label is nothing else.
         labels: The label columns; by default every remaining column whose values are only 1, 0,
             -1 and missing.
         dataset: Value of the dataset column, where the file has none.
@@ -42,8 +43,8 @@ def load_index(
         The index as `validate_index` defines it, with paths that can be opened.
 
     Raises:
-        InputError: Where the source cannot be read, a named column is missing, or the rows are
-            not a valid index.
+        InputError: Where the source cannot be read, a named column is missing, a label has the
+            name of a known column, or the rows are not a valid index.
     """
     source = os.fspath(source)
     try:
@@ -125,14 +126,20 @@ def _select(
     for ours, theirs in columns.items():
         _require(table, theirs, f"which columns maps to {ours!r}")
     masks = [str(name) for name in [*columns, *table] if str(name).startswith(MASK)]
-    known = {name: columns.get(name, name) for name in (*COLUMNS, *OPTIONAL, *masks)}
+    renamed = {theirs: ours for ours, theirs in columns.items() if not is_known(ours)}
+    named = {name: name for name in (*COLUMNS, *OPTIONAL, *masks) if name not in renamed}
+    known = {name: theirs for name, theirs in (named | dict(columns)).items() if is_known(name)}
     known = {ours: theirs for ours, theirs in known.items() if theirs in table}
     if labels is None:
-        used = set(known.values()) | set(COLUMNS)
-        renamed = {theirs: ours for ours, theirs in columns.items() if not is_known(ours)}
-        found = [name for name in table if name not in used and _is_label(table, str(name))]
-        chosen = {renamed.get(str(name), str(name)): str(name) for name in found}
+        names = [str(name) for name in table if name not in known.values()]
+        others = {renamed.get(name, name): name for name in names}
+        chosen = {
+            ours: theirs
+            for ours, theirs in others.items()
+            if not is_known(ours) and _is_label(table, theirs)
+        }
     else:
+        _refuse_known(labels)
         chosen = {name: columns.get(name, name) for name in labels}
         for name in chosen.values():
             _require(table, name, "which labels asks for")
@@ -142,6 +149,14 @@ def _select(
 def _require(table: pd.DataFrame, name: str, why: str) -> None:
     if name not in table:
         raise InputError(f"there is no column {name!r}, {why}; there are {list(table.columns)}")
+
+
+def _refuse_known(labels: Sequence[str]) -> None:
+    if known := [name for name in labels if is_known(name)]:
+        raise InputError(
+            f"labels names {known[0]!r}, a column with a meaning of its own: give the label "
+            f"another name with columns={{'my_{known[0]}': {known[0]!r}}}"
+        )
 
 
 def _is_label(table: pd.DataFrame, name: str) -> bool:

@@ -1,14 +1,16 @@
 """The data loader of planned batches."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import cv2
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch._utils import ExceptionWrapper
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from cxrssl.data.sampler import BatchPlan
+from cxrssl.errors import InputError
 
 __all__ = ["PlanLoader", "plan_loader"]
 
@@ -60,7 +62,7 @@ def plan_loader(
         persistent: Keep the workers between epochs.
     """
     return PlanLoader(
-        dataset,
+        _Sentences(dataset),
         sampler=sampler,
         batch_size=None,
         collate_fn=_as_it_is,
@@ -72,6 +74,38 @@ def plan_loader(
         # generator the draw would shift the random numbers of the training itself.
         generator=torch.Generator(),
     )
+
+
+class _Sentences(Dataset[Any]):
+    """Batches of a data set, with input errors that leave a worker as they are.
+
+    A loader makes a new error of one raised in a worker, whose message is the whole traceback.
+
+    Args:
+        dataset: Indexed by `BatchPlan`.
+    """
+
+    def __init__(self, dataset: Dataset[dict[str, Any]]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, plan: BatchPlan) -> Any:
+        try:
+            return self.dataset[plan]
+        except InputError as error:
+            if get_worker_info() is None:
+                raise
+            return _Sentence(error)
+
+
+class _Sentence(ExceptionWrapper):
+    """An input error on its way out of a worker; loaders ask such a thing to raise itself."""
+
+    def __init__(self, error: InputError) -> None:
+        self.error = error
+
+    def reraise(self) -> NoReturn:
+        """Raise the error of the worker."""
+        raise self.error
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -18,7 +18,7 @@ from cxrssl.views.base import Views
 __all__ = ["PhantomDataModule"]
 
 _DRAWN_BYTES = 2**28
-"""Images that fit in here are drawn at the start and kept; more are drawn when shown."""
+"""Images, and masks, that fit in here are drawn at the start and kept; more when shown."""
 
 _TEXT_STREAM = 2
 
@@ -58,7 +58,7 @@ class PhantomDataModule(CXRDataModule):
         max_corrupt: float = 0.01,
         probe_images: int = 2000,
         pin_memory: bool | None = None,
-        subset: float | int | None = None,
+        subset: int | float | None = None,
         subset_seed: int = 0,
     ) -> None:
         super().__init__(
@@ -78,6 +78,7 @@ class PhantomDataModule(CXRDataModule):
         self.n_images = n_images
         self.phantom = Phantom(size, phantom_seed, severity=severity)
         self._drawn: NDArray[np.uint8] | None = None
+        self._drawn_masks: dict[tuple[str, ...], NDArray[np.uint8]] = {}
 
     def make_index(self) -> pd.DataFrame:
         """Return the index of the drawn images, with templated reports."""
@@ -94,7 +95,7 @@ class PhantomDataModule(CXRDataModule):
     def make_source(self, rows: pd.DataFrame) -> ImageSource:
         """Return the drawn images of some rows."""
         numbers = _numbers(rows)
-        if self._drawn is None and self.n_images * self.phantom.size**2 <= _DRAWN_BYTES:
+        if self._drawn is None and self._fits(1):
             # Once and before any worker is forked, so that all of them share the pixels.
             self._drawn = np.stack([self.phantom.pixels(n) for n in range(self.n_images)])
         return PhantomSource(self.phantom, numbers, self._drawn)
@@ -110,22 +111,57 @@ class PhantomDataModule(CXRDataModule):
 
     def make_masks(self, rows: pd.DataFrame, structures: Sequence[str]) -> MaskReader:
         """Return the masks of some rows."""
-        return _PhantomMasks(self.phantom, _numbers(rows), structures)
+        names = tuple(structures)
+        if names not in self._drawn_masks and self._fits(len(names)):
+            # As for the pixels; other masks than those wanted now are forgotten.
+            drawn = np.stack([_masks(self.phantom, n, names) for n in range(self.n_images)])
+            self._drawn_masks = {names: drawn}
+        return _PhantomMasks(self.phantom, _numbers(rows), names, self._drawn_masks.get(names))
+
+    def image_keys(self, rows: pd.DataFrame) -> list[str]:
+        """Return names with the settings of the phantom, which draws others under the same path."""
+        phantom = self.phantom
+        settings = f"{phantom.size} {phantom.seed} {phantom.severity} {phantom.prevalence}"
+        return [f"{path} {settings}" for path in rows["path"]]
+
+    def _fits(self, layers: int) -> bool:
+        return self.n_images * layers * self.phantom.size**2 <= _DRAWN_BYTES
 
 
 class _PhantomMasks:
-    """Masks that are drawn when they are read."""
+    """Masks that are drawn when they are read, or before.
+
+    Args:
+        phantom: The generator.
+        numbers: Number in the phantom (n,) of each image.
+        structures: K structures.
+        drawn: Masks (m, K, H, W) of the phantom's first m images, where they have been drawn.
+    """
 
     def __init__(
-        self, phantom: Phantom, numbers: NDArray[np.int64], structures: Sequence[str]
+        self,
+        phantom: Phantom,
+        numbers: NDArray[np.int64],
+        structures: Sequence[str],
+        drawn: NDArray[np.uint8] | None,
     ) -> None:
         self._phantom = phantom
         self._numbers = numbers
         self._structures = structures
+        self._drawn = drawn
 
     def read(self, number: int, shape: tuple[int, int]) -> NDArray[np.uint8]:
-        masks = self._phantom.draw(int(self._numbers[number])).masks
-        return np.stack([masks[name] for name in self._structures]).astype(np.uint8)
+        drawn = int(self._numbers[number])
+        if self._drawn is not None:
+            kept: NDArray[np.uint8] = self._drawn[drawn]
+            return kept
+        return _masks(self._phantom, drawn, self._structures)
+
+
+def _masks(phantom: Phantom, number: int, structures: Sequence[str]) -> NDArray[np.uint8]:
+    """Return masks (K, H, W) of an image."""
+    masks = phantom.draw(number).masks
+    return np.stack([masks[name] for name in structures]).astype(np.uint8)
 
 
 def _numbers(rows: pd.DataFrame) -> NDArray[np.int64]:

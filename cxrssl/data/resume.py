@@ -5,11 +5,16 @@ steps and `completed` after it; of an epoch likewise around the hook at its end.
 on is therefore what was processed, and never what the loader has fetched ahead.
 """
 
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Trainer
 
-__all__ = ["close_epoch", "position"]
+from cxrssl.data.sampler import PlannedBatchSampler
+from cxrssl.errors import InputError
+
+__all__ = ["check_resumed", "close_epoch", "position"]
 
 
 def position(trainer: Trainer) -> tuple[int, int]:
@@ -38,6 +43,33 @@ def close_epoch(trainer: Trainer) -> None:
         progress: Any = trainer.fit_loop.epoch_progress
         progress.increment_completed()
         trainer.fit_loop.epoch_loop.restarting = False
+
+
+def check_resumed(state: Mapping[str, int], sampler: PlannedBatchSampler) -> None:
+    """Refuse or warn where a checkpoint's batches are not this run's.
+
+    Args:
+        state: The data module's state in the checkpoint.
+        sampler: Of this run.
+
+    Raises:
+        InputError: If the checkpoint stopped within an epoch of other batches.
+    """
+    if state["images"] and state["global_batch"] != sampler.global_batch:
+        raise InputError(
+            f"the checkpoint stopped within an epoch of global batches of "
+            f"{state['global_batch']} images, this run makes {sampler.global_batch} "
+            "(batch_size x processes): change batch_size to match, or resume from the end of "
+            "an epoch"
+        )
+    now = {"seed": sampler.seed, "n_images": sampler.n_images}
+    for name, value in now.items():
+        if state[name] != value:
+            warnings.warn(
+                f"the checkpoint was made with {name} {state[name]}, this run has {value}: "
+                "training goes on with another order of the images",
+                stacklevel=2,
+            )
 
 
 def _counters(trainer: Trainer) -> tuple[Any, Any]:

@@ -10,29 +10,35 @@ from cxrssl.errors import InputError
 __all__ = ["few_shot", "nested_subset"]
 
 
-def nested_subset(rows: pd.DataFrame, size: float | int, seed: int = 0) -> NDArray[np.int64]:
+def nested_subset(
+    rows: pd.DataFrame, size: int | float, seed: int = 0, *, folder: str = ""
+) -> NDArray[np.int64]:
     """Return which rows make a subset of about a size; smaller subsets lie within larger ones.
 
     Patients are taken whole, in the order of a hash of (seed, patient), until the size is reached:
-    the subset is the smallest that has at least so many images.
+    the subset is the smallest that has at least so many images. A row without a patient is a
+    patient of its own, known by its path.
 
     Args:
         rows: Rows of a checked index.
         size: A number of images, or a share of them if it is a float of at most 1.
         seed: Another seed takes other patients.
+        folder: Beginning of the paths to leave out of the hash, so that moving the folder of the
+            images changes no subset.
 
     Returns:
         Positions of the rows, ascending.
 
     Raises:
-        InputError: If the size is not positive, or more images are wanted than there are.
+        InputError: If the size is neither, or more images are wanted than there are.
     """
-    wanted = round(size * len(rows)) if isinstance(size, float) and size <= 1 else int(size)
-    if not size > 0 or wanted > len(rows):
+    share = isinstance(size, float) and size <= 1
+    if not 0 < size <= len(rows) or not (share or size == int(size)):
         raise InputError(
             f"a subset is a share in (0, 1] or a number of images up to {len(rows)}, got {size}"
         )
-    codes, patients = _patients(rows)
+    wanted = round(size * len(rows)) if share else size
+    codes, patients = _patients(rows, folder)
     counts = np.bincount(codes, minlength=len(patients))
     order = np.argsort(stable_fractions(seed, "subset " + patients))
     before = np.cumsum(counts[order]) - counts[order]
@@ -42,7 +48,7 @@ def nested_subset(rows: pd.DataFrame, size: float | int, seed: int = 0) -> NDArr
 
 
 def few_shot(
-    labels: NDArray[np.floating], rows: pd.DataFrame, shots: int, seed: int = 0
+    labels: NDArray[np.floating], rows: pd.DataFrame, shots: int, seed: int = 0, *, folder: str = ""
 ) -> NDArray[np.int64]:
     """Return which rows make a k-shot set: k positive and k negative images for each finding.
 
@@ -54,13 +60,17 @@ def few_shot(
         rows: The n rows of the index, for their paths.
         shots: k.
         seed: Another seed takes other images.
+        folder: Beginning of the paths to leave out of the hash, as for :func:`nested_subset`.
+
+    Returns:
+        Positions of the rows, ascending.
 
     Raises:
         InputError: If k is not positive.
     """
     if shots < 1:
         raise InputError(f"shots must be at least 1, got {shots}")
-    order = np.argsort(stable_fractions(seed, "shot " + rows["path"].astype(str)))
+    order = np.argsort(stable_fractions(seed, "shot " + _names(rows, folder)))
     taken = np.zeros(len(labels), dtype=np.bool_)
     for column in labels.T:
         for kind in (1, 0):
@@ -68,10 +78,14 @@ def few_shot(
     return np.flatnonzero(taken)
 
 
-def _patients(rows: pd.DataFrame) -> tuple[NDArray[np.intp], "pd.Index[str]"]:
-    """Return whose each row is; a row without a patient is one of its own."""
-    owners = ("patient " + rows["dataset"].fillna("") + " " + rows["patient_id"]).fillna(
-        "path " + rows["path"]
-    )
-    codes, names = pd.factorize(owners)
-    return codes, pd.Index(names)
+def _patients(rows: pd.DataFrame, folder: str) -> tuple[NDArray[np.intp], "pd.Index[str]"]:
+    """Return the number (n,) of each row's patient, and what patients are known by."""
+    # The same number in two datasets is two people.
+    known = "patient " + rows["dataset"].fillna("") + " " + rows["patient_id"]
+    codes, patients = pd.factorize(known.fillna("path " + _names(rows, folder)))
+    return codes, pd.Index(patients)
+
+
+def _names(rows: pd.DataFrame, folder: str) -> "pd.Series[str]":
+    """Return the paths (n,) below the folder of the images."""
+    return rows["path"].astype("string").str.removeprefix(folder).str.lstrip("/")

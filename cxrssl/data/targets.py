@@ -64,7 +64,7 @@ def check_targets(index: pd.DataFrame, targets: Targets, structures: Sequence[st
 
 
 def labelled(index: pd.DataFrame, targets: Targets) -> NDArray[np.bool_]:
-    """Return which images have any of the wanted labels and the report, if it is wanted."""
+    """Return which images have any of the wanted labels and the report, as far as wanted."""
     known = np.ones(len(index), dtype=np.bool_)
     if targets.findings:
         known &= index[list(targets.findings)].notna().any(axis=1).to_numpy()
@@ -102,7 +102,7 @@ class TargetTable:
 
         Args:
             numbers: Numbers (B,) of the images.
-            readable: Which of them could be read; of the others nothing is known.
+            readable: Which of them (B,) could be read; of the others no label is known.
 
         Returns:
             ``labels`` (B, F) float32, NaN for missing, and ``text``, a list of B reports, as far as

@@ -31,7 +31,7 @@ MASK = "mask/"
 SPLITS = ("train", "val", "test")
 
 MISSING = frozenset({"", "nan", "na", "n/a", "none", "null", "<na>"})
-"""Texts, in lower case, that mean a missing number in a label or age column."""
+"""Texts, in lower case, that stand for nothing in columns of numbers, reports and masks."""
 
 _SYNONYMS = {
     "train": "train",
@@ -102,8 +102,9 @@ def _optional(
 ) -> dict[str, "pd.Series[Any] | NDArray[np.float32]"]:
     """Return the known columns that not every index has."""
     numbers = {name: _numbers(frame[name], name, paths) for name in _MEASURES if name in frame}
-    texts = [name for name in frame.columns if name == "text" or name.startswith(MASK)]
-    return {**numbers, **{name: _text(frame[name]) for name in texts}}
+    names = [name for name in frame.columns if name == "text" or name.startswith(MASK)]
+    texts = {name: _text(frame[name]) for name in names}
+    return {**numbers, **{name: text.mask(_is_missing(text)) for name, text in texts.items()}}
 
 
 def _check_columns(frame: pd.DataFrame) -> None:
@@ -165,7 +166,7 @@ def _numbers(column: Column, name: str, paths: Column) -> NDArray[np.float32]:
     if pd.api.types.is_numeric_dtype(column.dtype):
         return np.asarray(column.to_numpy(dtype=np.float32, na_value=np.nan))
     text = column.astype("string").str.strip()
-    missing = text.isna() | text.str.lower().isin(MISSING)
+    missing = _is_missing(text)
     numbers = pd.to_numeric(text.mask(missing, pd.NA), errors="coerce")
     wrong = np.flatnonzero(numbers.isna() & ~missing)
     if wrong.size:
@@ -175,6 +176,10 @@ def _numbers(column: Column, name: str, paths: Column) -> NDArray[np.float32]:
             "a number or nothing is expected"
         )
     return np.asarray(numbers.to_numpy(dtype=np.float32, na_value=np.nan))
+
+
+def _is_missing(text: Column) -> Column:
+    return text.isna() | text.str.strip().str.lower().isin(MISSING)
 
 
 def _labels(column: Column, name: str, paths: Column) -> NDArray[np.float32]:

@@ -110,11 +110,11 @@ def choose_images(data: CXRDataModule, options: EvaluationOptions) -> Cohort:
         held_out = nested_subset(train, options.validation, options.seed)
         rows.loc[train.index[held_out], "split"] = "val"
     findings = list(data.views.targets.findings) if data.views is not None else []
-    labels = rows[findings].to_numpy(dtype=np.float32)
+    labels = rows[findings].to_numpy(dtype=np.float32, copy=True)
     if options.balance:
         _balance(labels, rows, findings, options.seed)
-        used = known_labels(labels).any(1)
-        rows, labels = rows.loc[used], labels[used]
+        used = np.flatnonzero(known_labels(labels).any(1))
+        rows, labels = rows.iloc[used], labels[used]
     return _cohort(rows, findings, labels)
 
 

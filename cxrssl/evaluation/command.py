@@ -121,17 +121,15 @@ def _encoders(made: Namespace) -> dict[str, Backbone]:
         (name or (stem if stems.count(stem) == 1 else file), file)
         for (name, file), stem in zip(files, stems, strict=True)
     ]
-    names = [name for name, _ in given]
+    built = {} if made.backbone is None else {made.backbone.arguments["name"]: made.backbone}
+    names = [name for name, _ in given] + list(built)
+    if not names:
+        raise InputError("there is no encoder to evaluate: give --encoder FILE, or --backbone")
     if len(set(names)) < len(names):
         raise InputError(f"encoders need names of their own (--encoder NAME=FILE), got {names}")
-    encoders: dict[str, Backbone] = {name: load_encoder(file) for name, file in given}
-    if made.backbone is not None:
-        name = type(made.backbone).__name__
-        encoders[made.backbone.arguments.get("name", name)] = made.backbone
-    if not encoders:
-        raise InputError("there is no encoder to evaluate: give --encoder FILE, or --backbone")
     if (made.mean is None) != (made.std is None):
         raise InputError("--mean and --std belong together: give both")
+    encoders: dict[str, Backbone] = {name: load_encoder(file) for name, file in given} | built
     if made.mean is not None:
         for backbone in encoders.values():
             backbone.normalisation = (made.mean, made.std)

@@ -119,7 +119,7 @@ def embed_images(
         if cache is None:
             tokens, readable = _encode(encoding, batches)
         else:
-            tokens, readable = _read(encode_once(encoding, batches, rows["path"].tolist(), view))
+            tokens, readable = _read(encode_once(encoding, batches, data.image_keys(rows), view))
     finally:
         backbone.to(home)
     features = _pool(tokens, pooling)

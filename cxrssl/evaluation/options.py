@@ -16,7 +16,7 @@ Group = Literal["sex", "age", "view", "dataset"]
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How encoders are evaluated; see :func:`cxrssl.evaluation.evaluate`.
+    """What is measured of frozen encoders, and how.
 
     Args:
         findings: Label columns to score; all of them if None.

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cxrssl.losses.distributed import all_sum, world_size
+
 __all__ = ["segmentation_bce", "soft_dice"]
 
 _UNKNOWN = 255
@@ -16,6 +18,10 @@ def soft_dice(logits: Tensor, masks: Tensor, smooth: float = 1e-5) -> Tensor:
     arXiv 1606.04797, without its squares). The sums run over the known pixels of one image and one
     structure; where none is known, it is left out of the mean. The mean of nothing is 0, with a
     gradient of 0. In float32 whatever the precision of the run.
+
+    With several processes, the sum is divided by the number that counts in all of them, and
+    multiplied by the number of processes, so that the mean that distributed training takes of their
+    gradients is the gradient of the mean over the global batch.
 
     Args:
         logits: (B, K, H, W).
@@ -33,13 +39,13 @@ def soft_dice(logits: Tensor, masks: Tensor, smooth: float = 1e-5) -> Tensor:
         total = (probabilities + truth).sum((2, 3))
         losses = 1 - (2 * overlap + smooth) / (total + smooth)
         counted = known.flatten(2).any(2)
-        return (losses * counted).sum() / counted.sum().clamp(min=1)
+        return _mean((losses * counted).sum(), counted)
 
 
 def segmentation_bce(logits: Tensor, masks: Tensor) -> Tensor:
     """Return the binary cross-entropy, the mean over all known pixels, in float32.
 
-    The mean of nothing is 0, with a gradient of 0.
+    The mean of nothing is 0, with a gradient of 0. With several processes as :func:`soft_dice`.
 
     Args:
         logits: (B, K, H, W).
@@ -53,7 +59,7 @@ def segmentation_bce(logits: Tensor, masks: Tensor) -> Tensor:
         total = F.binary_cross_entropy_with_logits(
             logits.float(), (masks == 1).float(), weight=known.float(), reduction="sum"
         )
-        return total / known.sum().clamp(min=1)
+        return _mean(total, known)
 
 
 def _known(logits: Tensor, masks: Tensor) -> Tensor:
@@ -63,3 +69,8 @@ def _known(logits: Tensor, masks: Tensor) -> Tensor:
             f"logits {tuple(logits.shape)} and masks {tuple(masks.shape)} must both be (B, K, H, W)"
         )
     return masks != _UNKNOWN
+
+
+def _mean(total: Tensor, counted: Tensor) -> Tensor:
+    """Return a sum over what counts, as this process's share of the mean over all processes."""
+    return total * world_size() / all_sum(counted.sum()).clamp(min=1)

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 import cxrssl
@@ -11,6 +12,7 @@ from cxrssl.backbones import Backbone, Pooling
 from cxrssl.errors import InputError
 from cxrssl.objectives.recipe import Recipe
 from cxrssl.objectives.recipe_module import RecipeModule
+from cxrssl.objectives.run_checks import warn_of_local_norms
 from cxrssl.tasks.encoder import fingerprint, prepare_encoder
 from cxrssl.tasks.results import Results, TestImages
 from cxrssl.views import SupervisedView, Views
@@ -80,6 +82,7 @@ class Task(RecipeModule):
                 f"patches of {patch} pixels do not tile: set views.image_size to a multiple"
             )
         self.views.targets = targets
+        self._encoder_hash: str | None = None
         self.train(self.training)
 
     @property
@@ -119,13 +122,32 @@ class Task(RecipeModule):
             "image_size": self.views.image_size,
         }
 
+    # Lightning's hooks, in the order of a run.
+
+    def setup(self, stage: str) -> None:
+        """Refuse a data module that does not show what is to be predicted."""
+        super().setup(stage)
+        self._encoder_hash = None
+        shown = getattr(getattr(self.trainer, "datamodule", None), "views", self.views)
+        if getattr(shown, "targets", None) != self.views.targets:
+            raise InputError(
+                f"the data module has views without the targets of {type(self).__name__}: give it "
+                "the task's own, views=task.views"
+            )
+
+    def on_fit_start(self) -> None:
+        """Say where the encoder comes from."""
+        if self.backbone.load_report is not None:
+            rank_zero_info(f"Encoder from {self.backbone.load_report}")
+        warn_of_local_norms(self, self.trainer.world_size)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave a frozen encoder out; let the checkpoint of a trained one describe itself."""
         super().on_save_checkpoint(checkpoint)
         if not self.frozen:
             checkpoint["cxrssl"] = self.describe()
             return
-        checkpoint["cxrssl_encoder"] = fingerprint(self.backbone)
+        checkpoint["cxrssl_encoder"] = self._fingerprint()
         state = checkpoint["state_dict"]
         for name in [name for name in state if name.startswith(_BACKBONE)]:
             del state[name]
@@ -140,13 +162,21 @@ class Task(RecipeModule):
         known = checkpoint.get("cxrssl_encoder")
         if known is None:
             return
-        if known != fingerprint(self.backbone):
+        if known != self._fingerprint():
             raise InputError(
                 "the checkpoint was trained on a frozen encoder that is another one than this: "
                 "give the encoder it was trained with"
             )
         for name, value in self.backbone.state_dict().items():
             checkpoint["state_dict"][_BACKBONE + name] = value
+
+    def _fingerprint(self) -> str:
+        """Return the hash of a frozen encoder, which takes seconds, once a run."""
+        if self._encoder_hash is None:
+            self._encoder_hash = fingerprint(self.backbone)
+        return self._encoder_hash
+
+    # What callbacks ask for.
 
     @abstractmethod
     def name_predictions(self, batch: dict[str, Any]) -> dict[str, Any]:

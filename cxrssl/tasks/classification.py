@@ -1,15 +1,16 @@
 """Findings of an image from the tokens of an encoder, frozen or fine-tuned."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cxrssl.analysis import multilabel_scores
+from cxrssl.analysis import MultilabelScores, multilabel_scores
 from cxrssl.backbones import Backbone, Tokens
 from cxrssl.errors import InputError
 from cxrssl.heads import ClassificationHead, GLoRI, LinearProbe
@@ -20,19 +21,19 @@ from cxrssl.losses import (
     multilabel_bce,
     resolve_labels,
 )
-from cxrssl.losses.distributed import all_sum
 from cxrssl.objectives.recipe import Recipe
 from cxrssl.schedules import Schedule
 from cxrssl.tasks.base import Task, unread
-from cxrssl.tasks.caching import pack_levels, packed_shapes, unpack_levels
+from cxrssl.tasks.caching import unpack_levels
 from cxrssl.tasks.candidates import Candidates, NewHead, make_candidates
 from cxrssl.tasks.classification_results import (
     attention_figure,
     classification_results,
     examples,
 )
-from cxrssl.tasks.encoder import fingerprint
-from cxrssl.tasks.outputs import Outputs
+from cxrssl.tasks.encode_features import encode_features
+from cxrssl.tasks.options import check_choice, check_names, check_uncertain
+from cxrssl.tasks.outputs import Outputs, metric_key
 from cxrssl.tasks.results import Results, TestImages
 from cxrssl.views import Views
 from cxrssl.views.targets import Targets
@@ -56,15 +57,21 @@ class Classification(Task):
 
     Labels are 1, 0, -1 (uncertain) or missing; missing ones are left out of every loss and measure.
     Several heads, or one with several learning rates, are trained side by side on the same features
-    and chosen among by their macro score on the validation images; test images have no say. A
-    candidate whose loss is not finite any more is dropped with a warning, the others go on.
+    and chosen among by their macro score on the validation images; test images have no say. Each
+    learns what it would learn alone. One whose loss or gradient is not finite any more is dropped
+    with a warning, and the others go on.
+
+    Logged are ``val/loss``, over all known labels of the validation images, and
+    ``{val,test}/{auroc,auprc}/{macro,<finding>}`` of the best candidate; ``macro`` is NaN where no
+    finding can be scored. Several candidates have ``candidates/<score>/<name>`` too.
 
     Args:
         encoder: See :class:`Task`.
         findings: Label columns of the index, in the order of the logits.
         head: :class:`LinearProbe`, :class:`AttentiveProbe` or :class:`GLoRI`.
         candidates: Several heads by name, in the place of ``head``.
-        learning_rates: Learning rates each head is tried with, at the top of the recipe's schedule.
+        learning_rates: Learning rates each head is tried with, in the place of the top of the
+            recipe's schedule.
         frozen: Whether the encoder stays as it is; otherwise it is fine-tuned.
         cache: Folder in which features of a frozen encoder are kept: each image is encoded once, in
             the deterministic view, and found again by later runs.
@@ -86,9 +93,6 @@ class Classification(Task):
     Raises:
         InputError: If options do not go together, or the encoder has too few levels for a head.
     """
-
-    alive: Tensor
-    chosen: Tensor
 
     def __init__(
         self,
@@ -113,7 +117,23 @@ class Classification(Task):
         drop_gates: bool = False,
         max_nonfinite: int = 2,
     ) -> None:
-        _check_findings(findings, uncertain)
+        check_names("findings", findings)
+        check_uncertain(uncertain, findings)
+        check_choice("loss", loss, ("bce", "asymmetric", "bce+asymmetric"))
+        check_choice("reduction", reduction, ("mean", "sum"))
+        check_choice("select", select, ("auroc", "auprc"))
+        check_choice("cache_dtype", cache_dtype, ("float16", "bfloat16", "float32"))
+        made = make_candidates({None: head} if candidates is None else candidates, learning_rates)
+        if not frozen and (len(made) > 1 or cache is not None):
+            raise InputError(
+                "candidates, learning_rates and cache need a frozen encoder, whose features they "
+                "share: set frozen to true, or leave them out"
+            )
+        if learning_rates is not None and recipe.lr.value <= 0:
+            raise InputError(
+                "learning_rates take the place of recipe.lr.value, which must be positive, got "
+                f"{recipe.lr.value}"
+            )
         super().__init__(
             encoder,
             Targets(findings=tuple(findings)),
@@ -126,13 +146,7 @@ class Classification(Task):
             max_nonfinite=max_nonfinite,
         )
         self.findings = list(findings)
-        made = make_candidates(candidates or {None: head}, learning_rates)
         self.heads = Candidates(made, self.backbone.level_dims, len(findings))
-        if not frozen and (len(made) > 1 or cache is not None):
-            raise InputError(
-                "candidates, learning_rates and cache need a frozen encoder, whose features they "
-                "share: set frozen to true, or leave them out"
-            )
         self.cache = cache
         self.cache_dtype = cache_dtype
         self.loss = loss
@@ -142,20 +156,22 @@ class Classification(Task):
         self.select = select
         depth = len(self.backbone.level_dims)
         self.level_numbers = list(range(depth - self.heads.blocks, depth))
-        self.register_buffer("alive", torch.ones(len(made), dtype=torch.bool))
-        self.register_buffer("chosen", torch.tensor(0))
         self.predictions: dict[str, NDArray[Any]] = {}
         self._outputs = Outputs()
 
     @property
     def chosen_head(self) -> ClassificationHead:
-        """The head that did best on validation."""
-        return self.heads.head(int(self.chosen))
+        """The head that did best on validation.
+
+        Raises:
+            InputError: If none of several has been chosen.
+        """
+        return self.heads.head(self.heads.best)
 
     @property
     def chosen_name(self) -> str:
-        """Name of the head that did best on validation."""
-        return self.heads.names[int(self.chosen)]
+        """Name of the head that did best on validation; raises as :attr:`chosen_head`."""
+        return self.heads.names[self.heads.best]
 
     def levels(self, batch: dict[str, Any]) -> list[Tokens]:
         """Return the tokens that the heads read, of images or of cached features."""
@@ -166,23 +182,20 @@ class Classification(Task):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, F) of the chosen head for images (B, C, H, W)."""
-        return self.heads.logits(int(self.chosen), self.levels({"image": images}))
+        return self.heads.logits(self.heads.best, self.levels({"image": images}))
 
     def weighted_terms(
         self, batch: dict[str, Any], progress: float
     ) -> dict[str, tuple[float, Tensor]]:
-        """Return the loss of each candidate."""
-        levels = self.levels(batch)
+        """Return the loss of each candidate, by its name; 0 for those that are dropped."""
         labels = resolve_labels(batch["labels"], self.uncertain, findings=self.findings)
-        losses = [
-            self._loss(self.heads.logits(number, levels), labels, number)
-            for number in range(len(self.heads))
-        ]
-        self._drop_broken(torch.stack([loss.detach() for loss in losses]))
-        return {
-            _term(self.heads.names, number): (1.0, loss if self.alive[number] else _idle(head))
-            for number, (loss, head) in enumerate(zip(losses, self.heads, strict=True))
-        }
+
+        def loss(logits: Tensor, number: int) -> Tensor:
+            return self._loss(logits, labels, number)
+
+        names = ["classification"] if len(self.heads) == 1 else self.heads.names
+        losses = self.heads.losses(self.levels(batch), loss)
+        return {name: (1.0, each) for name, each in zip(names, losses, strict=True)}
 
     def rate_factor(self, name: str) -> float:
         """Return a candidate's learning rate over the recipe's."""
@@ -203,80 +216,92 @@ class Classification(Task):
             if (trained := [p for p in parameters if p.requires_grad])
         }
 
-    # Lightning's hooks.
+    # Lightning's hooks, in the order of a run.
 
     def setup(self, stage: str) -> None:
         """Encode all labelled images once where there is a cache."""
         super().setup(stage)
         if self.cache is not None and stage != "predict":
-            self._encode_once()
+            encode_features(
+                self.trainer,
+                self.backbone,
+                self.level_numbers,
+                patches=self.heads.needs_patches,
+                image_size=self.views.image_size,
+                encoder=self._fingerprint(),
+                folder=self.cache,
+                dtype=self.cache_dtype,
+            )
 
     def on_fit_start(self) -> None:
         """Refuse a choice that nothing can be based on."""
-        if len(self.heads) > 1 and not self.trainer.enable_validation:
+        super().on_fit_start()
+        if len(self.heads) > 1 and not self._validates():
             raise InputError(
                 f"{len(self.heads)} candidates are chosen among by validation images: give the "
                 "index a validation split, or a single head and learning rate"
             )
-        if self.backbone.load_report is not None:
-            rank_zero_info(f"Encoder from {self.backbone.load_report}")
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Drop candidates whose gradient is not finite, and clip each of the others by itself."""
+        if not self._scaler_searches():
+            self.heads.drop_broken_gradients()
+        self.heads.forget_gradients()
+        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Gather the logits of all candidates."""
         levels = self.levels(batch)
         logits = [self.heads.logits(number, levels) for number in range(len(self.heads))]
-        labels = resolve_labels(batch["labels"], self.uncertain, findings=self.findings)
-        loss = self._loss(logits[int(self.chosen)], labels, 0) / _size(labels, self.reduction)
-        self.log("val/loss", loss, sync_dist=True, batch_size=len(labels))
         self._outputs.add(batch, logits=torch.stack(logits, dim=1), labels=batch["labels"])
 
     def on_validation_epoch_end(self) -> None:
-        """Score all candidates and choose the best."""
+        """Score all candidates and, while fitting, choose the best."""
         rows = self._outputs.take()
-        scores = [
-            multilabel_scores(_finite(rows["logits"][:, number]), rows["labels"], self.findings)
-            for number in range(len(self.heads))
-        ]
+        if self.trainer.sanity_checking:
+            return
+        logits, labels = rows["logits"].swapaxes(0, 1), rows["labels"]
+        scores = [self._scores(each, labels) for each in logits]
         macro = [each[self.select].get("macro", float("nan")) for each in scores]
-        usable = [
-            value if alive else float("nan")
-            for value, alive in zip(macro, self.alive.tolist(), strict=True)
-        ]
-        if np.isfinite(usable).any():
-            self.chosen.fill_(int(np.nanargmax(usable)))
-        elif not self.trainer.sanity_checking:
+        if self.trainer.state.fn == TrainerFn.FITTING or int(self.heads.chosen) < 0:
+            scored = self.heads.choose(macro)
+        else:
+            scored = bool(np.isfinite(macro).any())
+        if not scored:
             rank_zero_warn(
-                "No finding has both positive and negative validation images, so nothing can be "
-                f"scored there: {', '.join(scores[0]['undefined'])}"
+                "Nothing can be scored on the validation images: no finding has both positive and "
+                f"negative ones, or no score is finite ({', '.join(self.findings)})"
             )
         if len(self.heads) > 1:
             names = (f"candidates/{self.select}/{name}" for name in self.heads.names)
-            self.log_dict(dict(zip(names, macro, strict=True)))
-        best = scores[int(self.chosen)]
-        for measure, areas in (("auroc", best["auroc"]), ("auprc", best["auprc"])):
-            values = {f"val/{measure}/{_key(name)}": area for name, area in areas.items()}
-            self.log_dict(values, prog_bar=False)
+            self.log_dict(dict(zip(names, macro, strict=True)), sync_dist=True)
+        number = max(int(self.heads.chosen), 0)
+        self._log_scores("val", scores[number])
+        self.log("val/loss", self._held_out_loss(logits[number], labels), sync_dist=True)
 
     def on_fit_end(self) -> None:
         """Say which candidate is the best."""
-        if len(self.heads) > 1:
+        if len(self.heads) > 1 and int(self.heads.chosen) >= 0:
             rank_zero_info(f"Best of {len(self.heads)} candidates: {self.chosen_name}.")
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Gather the logits of the chosen candidate."""
-        logits = self.heads.logits(int(self.chosen), self.levels(batch))
+        logits = self.heads.logits(self.heads.best, self.levels(batch))
         self._outputs.add(batch, logits=logits, labels=batch["labels"])
 
     def on_test_epoch_end(self) -> None:
         """Score the chosen candidate; ``predictions`` keeps what was predicted."""
         rows = self._outputs.take()
-        scores = multilabel_scores(rows["logits"], rows["labels"], self.findings)
-        for measure, areas in (("auroc", scores["auroc"]), ("auprc", scores["auprc"])):
-            self.log_dict({f"test/{measure}/{_key(name)}": area for name, area in areas.items()})
+        self._log_scores("test", self._scores(rows["logits"], rows["labels"]))
         self.predictions = {
             "image_number": rows["image_number"],
             "labels": rows["labels"],
-            "probabilities": 1 / (1 + np.exp(-rows["logits"].astype(np.float64))),
+            "probabilities": _sigmoid(rows["logits"]),
         }
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
@@ -297,17 +322,7 @@ class Classification(Task):
         results = classification_results(self.predictions, self.findings, images.shown_rows("test"))
         head = self.chosen_head
         if isinstance(head, GLoRI):
-            places, views = examples(self.predictions, images)
-            levels = self.backbone.levels(views.to(self.device), self.level_numbers)
-            grey = (views[:, 0] * self.views.std + self.views.mean).clamp(0, 1)
-            results.figures["attention"] = attention_figure(
-                head,
-                levels[len(levels) - head.blocks :],
-                grey.numpy(),
-                self.findings,
-                self.predictions["labels"][places],
-                self.predictions["probabilities"][places],
-            )
+            results.figures["attention"] = self._attention(head, images)
         return results
 
     # Parts of the above.
@@ -322,80 +337,49 @@ class Classification(Task):
             terms.append(asymmetric_loss(logits, labels, reduction=self.reduction))
         return torch.stack(terms).sum()
 
-    def _drop_broken(self, losses: Tensor) -> None:
-        """Take candidates out of the training whose loss is not finite on some process."""
-        if len(self.heads) == 1:
-            return  # the run's own rule for steps that are not finite
-        broken = all_sum((~torch.isfinite(losses)).float()) > 0
-        for number in torch.nonzero(broken & self.alive).flatten().tolist():
-            rank_zero_warn(
-                f"The loss of candidate {self.heads.names[number]} is not finite any more: it is "
-                "dropped, the others go on."
-            )
-            self.alive[number] = False
-            with torch.no_grad():
-                for parameter in self.heads[number].parameters():
-                    parameter.zero_()
-
-    def _encode_once(self) -> None:
-        datamodule: Any = getattr(self.trainer, "datamodule", None)
-        if not hasattr(datamodule, "cache_features"):
-            raise InputError("cache needs a data module of cxrssl, whose images it encodes")
-        patches = self.heads.needs_patches
-        shapes = packed_shapes(self.backbone, self.level_numbers, patches, self.views.image_size)
-        device = self.trainer.strategy.root_device
-        precision = self.trainer.precision_plugin
-        self.backbone.to(device)
-
-        def encode(images: Tensor) -> list[Tensor]:
-            with precision.forward_context():
-                levels = self.backbone.levels(precision.convert_input(images), self.level_numbers)
-            return pack_levels(levels, patches)
-
-        datamodule.cache_features(
-            encode,
-            shapes,
-            {
-                "encoder": fingerprint(self.backbone),
-                "levels": self.level_numbers,
-                "patches": patches,
-                "precision": str(self.trainer.precision),
-            },
-            device=device,
-            folder=self.cache,
-            dtype=self.cache_dtype,
+    @torch.no_grad()
+    def _attention(self, head: GLoRI, images: TestImages) -> Figure:
+        """Return where the chosen head looks in some test images."""
+        places, views = examples(self.predictions, images)
+        training = self.training
+        self.eval()
+        levels = self.backbone.levels(views.to(next(self.parameters())), self.level_numbers)
+        maps = head.attention(self.heads.read(self.heads.best, levels))
+        self.train(training)
+        return attention_figure(
+            (views[:, 0] * self.views.std + self.views.mean).clamp(0, 1).numpy(),
+            maps.unflatten(-1, levels[-1].grid).float().cpu().numpy(),
+            self.findings,
+            labels=self.predictions["labels"][places],
+            probabilities=self.predictions["probabilities"][places],
         )
 
+    def _scores(
+        self, logits: NDArray[np.floating], labels: NDArray[np.floating]
+    ) -> MultilabelScores:
+        """Return the scores of logits (n, F), none where they are not all finite."""
+        if not np.isfinite(logits).all():
+            return MultilabelScores(auroc={}, auprc={}, undefined=self.findings)
+        return multilabel_scores(logits, labels, self.findings)
 
-def _check_findings(
-    findings: Sequence[str], uncertain: UncertainPolicy | Mapping[str, UncertainPolicy]
-) -> None:
-    if not findings or len(set(findings)) < len(findings):
-        raise InputError(f"findings must be at least one name, each once, got {list(findings)}")
-    if isinstance(uncertain, Mapping) and (unknown := sorted(set(uncertain) - set(findings))):
-        raise InputError(
-            f"uncertain names {', '.join(unknown)}; the findings are {', '.join(findings)}"
-        )
+    def _log_scores(self, split: str, scores: MultilabelScores) -> None:
+        nothing = {"macro": float("nan")}  # so that what monitors it finds it
+        for measure, areas in (("auroc", scores["auroc"]), ("auprc", scores["auprc"])):
+            named = {metric_key(name): area for name, area in (areas or nothing).items()}
+            values = {f"{split}/{measure}/{name}": area for name, area in named.items()}
+            self.log_dict(values, sync_dist=True)
 
+    def _held_out_loss(self, logits: NDArray[np.floating], labels: NDArray[np.floating]) -> Tensor:
+        """Return the loss over all images, with ``sum`` an image."""
+        known = torch.from_numpy(labels).to(self.device)
+        known = resolve_labels(known, self.uncertain, findings=self.findings)
+        loss = self._loss(torch.from_numpy(logits).to(self.device), known, 0)
+        return loss / len(labels) if self.reduction == "sum" else loss
 
-def _term(names: Sequence[str], number: int) -> str:
-    return "classification" if len(names) == 1 else names[number]
-
-
-def _idle(head: nn.Module) -> Tensor:
-    """Return 0 with zero gradients, as distributed training needs it."""
-    return torch.stack([(p * 0).sum() for p in head.parameters() if p.requires_grad]).sum()
-
-
-def _size(labels: Tensor, reduction: str) -> int:
-    return len(labels) if reduction == "sum" else 1
-
-
-def _finite(scores: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return scores that can be ranked; a broken head ranks nothing."""
-    ranked: NDArray[np.floating] = np.nan_to_num(scores, nan=0.0, posinf=0.0, neginf=0.0)
-    return ranked
+    def _validates(self) -> bool:
+        rows = getattr(getattr(self.trainer, "datamodule", None), "rows", None)
+        return self.trainer.enable_validation and (rows is None or len(rows("val")) > 0)
 
 
-def _key(finding: str) -> str:
-    return finding.replace(" ", "_")
+def _sigmoid(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    return torch.from_numpy(logits).double().sigmoid().numpy()

@@ -5,18 +5,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cxrssl.analysis.attention import plot_attention
 from cxrssl.analysis.intervals import score_predictions
-from cxrssl.backbones import Tokens
 from cxrssl.errors import InputError
-from cxrssl.heads import GLoRI
 from cxrssl.tasks.results import Results, TestImages
 
-__all__ = ["attention_figure", "classification_results"]
+__all__ = ["attention_figure", "classification_results", "examples"]
 
 _EXAMPLES = 4
 _SHOWN = 6
@@ -45,30 +43,26 @@ def classification_results(
 
 
 def attention_figure(
-    head: GLoRI,
-    levels: Sequence[Tokens],
     images: NDArray[np.floating],
+    attention: NDArray[np.floating],
     findings: Sequence[str],
+    *,
     labels: NDArray[np.floating],
     probabilities: NDArray[np.floating],
 ) -> Figure:
-    """Return where a head looks for the findings that are there most often.
+    """Return where a head looks for the findings that these images have most often.
 
     Args:
-        head: The head.
-        levels: What it reads of n images.
         images: (n, H, W) in [0, 1].
+        attention: (n, heads, F, h, w).
         findings: Names of the F findings.
         labels: (n, F).
         probabilities: (n, F).
     """
-    with torch.no_grad():
-        weights = head.attention(levels)
-    maps = weights.unflatten(-1, levels[-1].grid).float().cpu().numpy()
     order = np.argsort(-(labels == 1).sum(0), kind="stable")[:_SHOWN]
     return plot_attention(
         images,
-        maps[:, :, order],
+        attention[:, :, order],
         [findings[place] for place in order],
         labels=labels[:, order],
         probabilities=probabilities[:, order],
@@ -77,7 +71,7 @@ def attention_figure(
 
 def examples(
     predictions: Mapping[str, NDArray[Any]], images: TestImages
-) -> tuple[NDArray[np.intp], torch.Tensor]:
+) -> tuple[NDArray[np.intp], Tensor]:
     """Return the places of test images with the most findings, and their views (n, C, H, W)."""
     present = (predictions["labels"] == 1).sum(1)
     places = np.sort(np.argsort(-present, kind="stable")[:_EXAMPLES])

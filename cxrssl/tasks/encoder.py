@@ -24,7 +24,7 @@ def prepare_encoder(
         encoder: A backbone, or one of our checkpoints or ``encoder.safetensors``. Weights of timm,
             Hugging Face or official code go into a backbone with ``weights``.
         drop_path: Rate of stochastic depth, rising linearly from 0 in the first block, as
-            fine-tuning takes it. For a ViT only.
+            fine-tuning takes it; with 0 the encoder keeps its own. For a ViT only.
         patch_size: Side of the patches in pixels, if it is to be another one: positions and patch
             kernel are resized as in CheXWorld's segmentation, the kernel without rescaling. For a
             ViT only.
@@ -46,22 +46,30 @@ def prepare_encoder(
         )
     if patch_size is not None and patch_size != backbone.patch_size:
         backbone = _with_patches(backbone, patch_size)
-    backbone.set_drop_path(drop_path, "linear")
+    if drop_path != 0:
+        backbone.set_drop_path(drop_path, "linear")
     return backbone
 
 
 def fingerprint(backbone: Backbone) -> str:
-    """Return a hash of the architecture and all weights."""
-    digest = hashlib.blake2b(repr(sorted(backbone.arguments.items())).encode(), digest_size=12)
+    """Return a hash of the architecture and all weights, the same on every device."""
+    architecture = type(backbone).__name__, sorted(backbone.arguments.items())
+    digest = hashlib.blake2b(repr(architecture).encode(), digest_size=12)
     for name, value in sorted(backbone.state_dict().items()):
-        digest.update(name.encode())
+        digest.update(f"{name} {value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
 def _with_patches(backbone: ViT, patch_size: int) -> ViT:
-    resized = ViT(**{**backbone.arguments, "patch_size": patch_size})
+    resized = ViT(
+        **{**backbone.arguments, "patch_size": patch_size},
+        packed=backbone.packed,
+        activation_checkpointing=backbone.activation_checkpointing,
+    )
+    for block, original in zip(resized.vit.blocks, backbone.vit.blocks, strict=True):
+        block.drop_rate = original.drop_rate
     report = load_state(resized, backbone.state_dict(), "the encoder", resize_patch=True)
     resized.normalisation = backbone.normalisation
     resized.load_report = report
-    return resized
+    return resized.train(backbone.training)

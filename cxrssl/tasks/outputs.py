@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cxrssl.gathering import gather_images
 
-__all__ = ["Outputs"]
+__all__ = ["Outputs", "metric_key"]
 
 
 class Outputs:
@@ -31,3 +31,8 @@ class Outputs:
         rows = {name: np.asarray(torch.cat(parts)) for name, parts in self._columns.items()}
         self._columns = {}
         return gather_images(rows)
+
+
+def metric_key(name: str) -> str:
+    """Return the name of a finding or structure as a part of the name of a metric."""
+    return name.replace(" ", "_")

@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cxrssl.analysis.dice import dice_scores
-from cxrssl.backbones import Backbone
+from cxrssl.backbones import Backbone, Tokens
 from cxrssl.errors import InputError
 from cxrssl.heads import SegmentationDecoder, UPerNetDecoder
 from cxrssl.losses.dice import segmentation_bce, soft_dice
 from cxrssl.objectives.recipe import Recipe
 from cxrssl.schedules import Schedule
 from cxrssl.tasks.base import Task, unread
-from cxrssl.tasks.outputs import Outputs
+from cxrssl.tasks.options import check_names
+from cxrssl.tasks.outputs import Outputs, metric_key
 from cxrssl.tasks.results import Results, TestImages
 from cxrssl.tasks.segmentation_results import segmentation_results
 from cxrssl.views import Views
@@ -41,6 +42,9 @@ class Segmentation(Task):
 
     The loss is soft Dice plus binary cross-entropy of each structure. Dice is measured for each
     image and structure: 1 where truth and prediction are both empty, 0 where one of them is.
+
+    Logged are ``val/loss``, the mean over batches, and ``{val,test}/dice/{macro,<structure>}``, and
+    the same as ``dice_where_present``, over the images that show the structure.
 
     Args:
         encoder: See :class:`Task`.
@@ -83,14 +87,18 @@ class Segmentation(Task):
         drop_gates: bool = False,
         max_nonfinite: int = 2,
     ) -> None:
-        if not structures or len(set(structures)) < len(structures):
-            raise InputError(f"structures must be names, each once, got {list(structures)}")
+        check_names("structures", structures)
         if not 0 < threshold < 1:
             raise InputError(f"threshold must be in (0, 1), got {threshold}")
         if min(dice_weight, bce_weight) < 0 or dice_weight + bce_weight == 0:
             raise InputError(
                 "dice_weight and bce_weight must not be negative, nor both 0, got "
                 f"{dice_weight} and {bce_weight}"
+            )
+        if min(fewest_pixels, examples) < 0:
+            raise InputError(
+                "fewest_pixels and examples must not be negative, got "
+                f"{fewest_pixels} and {examples}"
             )
         super().__init__(
             encoder,
@@ -118,18 +126,20 @@ class Segmentation(Task):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, K, H, W) of images (B, C, H, W)."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            levels = self.backbone.levels(images, self.level_numbers)
-        logits: Tensor = self.decoder(levels, images)
+        logits: Tensor = self.decoder(self.levels(images), images)
         return logits.float()
+
+    def levels(self, images: Tensor) -> list[Tokens]:
+        """Return the tokens that the decoder reads."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return self.backbone.levels(images, self.level_numbers)
 
     def weighted_terms(
         self, batch: dict[str, Any], progress: float
     ) -> dict[str, tuple[float, Tensor]]:
         """Return soft Dice and binary cross-entropy, and those of an auxiliary head."""
         images, masks = batch["image"], batch["masks"]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            levels = self.backbone.levels(images, self.level_numbers)
+        levels = self.levels(images)
         terms = self._terms(self.decoder(levels, images), masks)
         weight = self.decoder.auxiliary_weight
         auxiliary = self.decoder.auxiliary(levels, images) if weight > 0 else None
@@ -154,7 +164,8 @@ class Segmentation(Task):
         logits = self(batch["image"])
         terms = self._terms(logits, batch["masks"]).values()
         loss = torch.stack([weight * term for weight, term in terms]).sum()
-        self.log("val/loss", loss, sync_dist=True, batch_size=len(logits))
+        readable = int(batch["readable"].sum())
+        self.log("val/loss", loss, sync_dist=True, batch_size=readable)
         self._measure(batch, self.masks_of(logits))
 
     def on_validation_epoch_end(self) -> None:
@@ -166,15 +177,14 @@ class Segmentation(Task):
         predicted = self.masks_of(self(batch["image"]))
         self._measure(batch, predicted)
         missing = self.n_examples - sum(len(part["image"]) for part in self._shown)
-        if missing > 0:
-            views = self.views
-            grey = (batch["image"][:missing, 0] * views.std + views.mean).clamp(0, 1)
+        places = torch.nonzero(batch["readable"]).flatten()[: max(missing, 0)].cpu()
+        if len(places):
+            grey = batch["image"][:, 0].cpu().float() * self.views.std + self.views.mean
             self._shown.append(
                 {
-                    "image": grey.float().cpu().numpy(),
-                    "truth": batch["masks"][:missing].cpu().numpy(),
-                    "prediction": predicted[:missing],
-                    "image_number": batch["image_number"][:missing].cpu().numpy(),
+                    "image": grey[places].clamp(0, 1).numpy(),
+                    "truth": batch["masks"].cpu()[places].numpy(),
+                    "prediction": predicted[places.numpy()],
                 }
             )
 
@@ -224,10 +234,11 @@ class Segmentation(Task):
     def _log_dice(self, split: str, rows: dict[str, NDArray[Any]]) -> None:
         dice = rows["dice"].astype(np.float64)
         conventions = {"dice": dice, "dice_where_present": np.where(rows["empty"], np.nan, dice)}
-        for measure, values in conventions.items():
-            means = dict(zip(self.structures, _means(values).tolist(), strict=True))
+        for measure, each in conventions.items():
+            means = dict(zip(self.structures, _means(each).tolist(), strict=True))
             means["macro"] = float(_means(np.array(list(means.values()))[:, None])[0])
-            self.log_dict({f"{split}/{measure}/{name}": mean for name, mean in means.items()})
+            values = {f"{split}/{measure}/{metric_key(k)}": mean for k, mean in means.items()}
+            self.log_dict(values, sync_dist=True)
 
 
 def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:

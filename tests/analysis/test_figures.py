@@ -34,6 +34,45 @@ def test_panels_show_what_there_is_and_no_more():
     assert lines(figure, "Loss terms, unweighted") == {"ibot": [2.0, 1.0]}
 
 
+def test_panels_of_tasks_and_of_shared_backbones():
+    up = [(0, 0.5), (10, 0.6)]
+    names = [
+        "val/auroc/macro",
+        "val/auprc/macro",
+        "val/auroc/Edema",
+        "candidates/auroc/LinearProbe_lr0.01",
+        "candidates/auroc/LinearProbe_lr0.1",
+        "candidates/auprc/one",
+        "val/dice/lungs",
+        "val/dice/macro",
+        "val/dice_where_present/lungs",
+        "share/dinov2",
+        "share/mlvicx",
+        "health/mlvicx/global_std",
+        "health/level0_std",
+        "health/std",
+    ]
+    figure = plot_curves(dict.fromkeys(names, up))
+    labels = {
+        a.get_title(loc="left"): set(lines(figure, a.get_title(loc="left"))) for a in figure.axes
+    }
+    assert labels == {
+        "Validation, macro": {"AUROC", "AUPRC"},
+        "Candidates, macro AUROC": {"LinearProbe lr0.01", "LinearProbe lr0.1"},
+        "Candidates, macro AUPRC": {"one"},
+        "Dice, validation": {"lungs", "macro"},
+        "Spread of levels and embeddings": {"global std", "level0 std", "std"},
+        "Shares of objectives": {"dinov2", "mlvicx"},
+    }
+
+
+def test_more_curves_than_colours_can_be_told_apart():
+    names = [f"candidates/auroc/GLoRI_lr{10.0**-number:g}" for number in range(13)]
+    figure = plot_curves({name: [(0, 0.5), (10, 0.6)] for name in names})
+    looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
+    assert len(looks) == 13
+
+
 def test_long_curves_get_a_running_mean_with_true_ends():
     values = np.random.default_rng(0).normal(size=200)
     figure = plot_curves({"loss": list(enumerate(values.tolist()))})

@@ -1,11 +1,9 @@
 from types import SimpleNamespace
 
-import numpy as np
 import torch
 from torch import distributed as dist
 
 from cxrssl.callbacks.features import embed_batches
-from cxrssl.gathering import gather_images
 
 
 def pretend_two_processes(monkeypatch, other, longest):
@@ -18,21 +16,6 @@ def pretend_two_processes(monkeypatch, other, longest):
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
     monkeypatch.setattr(dist, "all_gather_object", all_gather_object)
     monkeypatch.setattr(dist, "all_reduce", lambda length, op: length.fill_(longest))
-
-
-def test_rows_of_all_processes_by_image_number_each_once(monkeypatch):
-    own = {"features": np.array([[4.0], [0.0]]), "image_number": np.array([4, 0])}
-    other = {"features": np.array([[3.0], [1.0], [1.0]]), "image_number": np.array([3, 1, 1])}
-    pretend_two_processes(monkeypatch, other, 0)
-    rows = gather_images(own)
-    assert rows["image_number"].tolist() == [0, 1, 3, 4]
-    assert rows["features"].ravel().tolist() == [0, 1, 3, 4]
-
-
-def test_a_process_without_images(monkeypatch):
-    own = {"features": np.array([[4.0]]), "image_number": np.array([4])}
-    pretend_two_processes(monkeypatch, {}, 0)
-    assert gather_images(own)["image_number"].tolist() == [4]
 
 
 def test_every_process_runs_the_encoder_equally_often(monkeypatch):

@@ -1,0 +1,1 @@
+"""Being written by the helper of tests/tasks/small.py."""
