@@ -47,6 +47,17 @@ DINOV2 = {
 }
 
 
+CANDIDATES = {
+    "linear": {"class_path": "LinearProbe"},
+    "glori": {
+        "class_path": "GLoRI",
+        "init_args": {"blocks": 2, "width": 16, "heads": 2, "hidden": 16},
+    },
+}
+FINDINGS = ["cardiomegaly", "effusion", "pneumothorax", "nodule", "consolidation"]
+EVAL_VIEW = {"class_path": "EvalView", "init_args": {"image_size": 32}}
+
+
 def on(backbone, model):
     """Return a model with a backbone of its own."""
     return {**model, "init_args": {"backbone": backbone, **model["init_args"]}}
@@ -104,6 +115,39 @@ MODELS = {
             "predictor": PREDICTOR,
         },
     },
+    "Classification, cached": {
+        "class_path": "Classification",
+        "init_args": {
+            "encoder": backbone(),
+            "findings": FINDINGS,
+            "candidates": CANDIDATES,
+            "learning_rates": [1e-3, 1e-2],
+            "views": EVAL_VIEW,
+            "cache": "{folder}/features",
+        },
+    },
+    "Classification, fine-tuned": {
+        "class_path": "Classification",
+        "init_args": {
+            "encoder": backbone(),
+            "findings": FINDINGS,
+            "head": CANDIDATES["glori"],
+            "frozen": False,
+            "drop_path": 0.3,
+        },
+    },
+    "Segmentation": {
+        "class_path": "Segmentation",
+        "init_args": {
+            "encoder": {
+                "class_path": "ConvNet",
+                "init_args": {"name": "test_resnet", "img_size": 32},
+            },
+            "structures": ["lungs", "heart"],
+            "decoder": {"class_path": "UPerNetDecoder", "init_args": {"channels": 8}},
+            "frozen": False,
+        },
+    },
 }
 
 
@@ -144,7 +188,7 @@ def config(folder, workers, accumulate=1, kill=False, checkpoints=True, objectiv
     }
     path = folder / f"config_{kill}.yaml"
     folder.mkdir(exist_ok=True)
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content).replace("{folder}", str(folder)))
     return path
 
 
@@ -179,6 +223,9 @@ def losses(folder):
         pytest.param("VICReg", 0, 1, marks=pytest.mark.slow),
         ("LeJEPA", 2, 2),
         ("Joint", 2, 1),
+        ("Classification, cached", 0, 2),
+        pytest.param("Classification, fine-tuned", 2, 1, marks=pytest.mark.slow),
+        pytest.param("Segmentation", 2, 1, marks=pytest.mark.slow),
     ],
 )
 def test_killed_and_resumed_run_equals_the_uninterrupted_one(

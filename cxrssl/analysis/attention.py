@@ -43,10 +43,12 @@ def plot_attention(
         InputError: If there is no image, or the shapes do not belong together.
     """
     n, findings = len(images), len(names)
-    if n == 0 or attention.ndim != 5 or attention.shape[:3:2] != (n, findings):
+    fits = attention.ndim == 5 and attention.shape[:3:2] == (n, findings)
+    if n == 0 or not fits or not labels.shape == probabilities.shape == (n, findings):
         raise InputError(
             f"attention must be (images, heads, findings, h, w) of {n} images and {findings} "
-            f"findings, got {attention.shape}"
+            f"findings, got {attention.shape}, with labels {labels.shape} and probabilities "
+            f"{probabilities.shape} of (images, findings)"
         )
     height, width = images.shape[1:]
     figure = Figure(

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 
@@ -8,8 +7,8 @@ from cxrssl.errors import InputError
 from tests.data.labelled import (
     BROKEN,
     FINDINGS,
-    N,
     UNLABELLED,
+    N,
     data_module,
     names,
     rows_of,

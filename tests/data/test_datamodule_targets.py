@@ -7,17 +7,19 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from jsonargparse import ArgumentParser
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cxrssl.__main__ import main
+from cxrssl.data.datamodule import CXRDataModule
 from cxrssl.data.targets import MaskRules
 from cxrssl.errors import InputError
 from tests.data.labelled import (
     BROKEN,
     FINDINGS,
     LABELLED,
-    N,
     UNLABELLED,
+    N,
     data_module,
     names,
     rows_of,
@@ -104,7 +106,7 @@ def test_targets_the_index_lacks(folder, targets, message):
 def test_reports_the_index_lacks(tmp_path):
     write_labelled(tmp_path)
     pd.read_csv(tmp_path / "index.csv").drop(columns="text").to_csv(tmp_path / "index.csv")
-    with pytest.raises(InputError, match="^the index has no column 'text'"):
+    with pytest.raises(InputError, match=r"^the index has no column 'text'"):
         data_module(tmp_path, views=views(text=True)).train_dataloader()
 
 
@@ -120,7 +122,7 @@ def test_a_split_without_a_labelled_image(tmp_path):
     message = "'test' has any label of nodule, edema and any mask of heart and a report: nothing"
     with pytest.raises(InputError, match=message):
         both.test_dataloader()
-    with pytest.raises(InputError, match="'train' has any label .* and a report"):
+    with pytest.raises(InputError, match=r"'train' has any label .* and a report"):
         both.train_dataloader()
 
 
@@ -163,6 +165,15 @@ def test_a_subset_works_without_targets(folder):
     data = data_module(folder, views=DrawViews(), subset=8)
     assert len(rows_of(data.train_dataloader(), "image_number")) == 8
     assert len(rows_of(data.predict_dataloader(), "image_number")) == N
+
+
+@pytest.mark.parametrize("text", ["1", "20", "0.25", "1.0"])
+def test_a_subset_in_a_config_is_a_number_or_a_share_as_it_is_written(text):
+    parser = ArgumentParser()
+    parser.add_class_arguments(CXRDataModule, "data", skip={"views"})
+    value = parser.parse_args([f"--data.subset={text}"]).data.subset
+    assert value == float(text)
+    assert isinstance(value, float) == ("." in text)
 
 
 # Batches, workers and resumed runs

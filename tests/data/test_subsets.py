@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,7 +27,7 @@ def test_smaller_subsets_lie_within_larger_ones(seed):
     rows = index()
     sizes = [0.01, 0.1, 7, 0.25, 20, 0.5, 45, 1.0]
     subsets = [set(nested_subset(rows, size, seed)) for size in sizes]
-    assert all(small <= large for small, large in zip(subsets, subsets[1:], strict=False))
+    assert all(small <= large for small, large in pairwise(subsets))
     assert subsets[-1] == set(range(60))
 
 

@@ -145,8 +145,8 @@ def test_a_mask_of_another_size_is_one_sentence(tmp_path, train, workers):
     with pytest.raises(InputError) as refused:
         list(loader)
     assert re.fullmatch(
-        r"mask of 'heart' of image 0: .*000_heart\.png has 12 x 30 pixels \(height x width\), its image "
-        r"24 x 24: resize the mask to the image, .* or name the right file",
+        r"mask of 'heart' of image 0: .*000_heart\.png has 12 x 30 pixels \(height x width\), its "
+        r"image 24 x 24: resize the mask to the image, .* or name the right file",
         str(refused.value),
     )
 
