@@ -150,9 +150,7 @@ class ViT(Backbone):
             if self.vit.patch_embed.proj.bias is not None:
                 nn.init.zeros_(self.vit.patch_embed.proj.bias)
 
-    def set_drop_path(
-        self, rate: float, shape: Literal["uniform", "linear"] = "uniform"
-    ) -> None:
+    def set_drop_path(self, rate: float, shape: Literal["uniform", "linear"] = "uniform") -> None:
         """Set the rate of stochastic depth in training.
 
         Args:
