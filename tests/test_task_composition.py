@@ -4,6 +4,8 @@ As for objectives, the default suite takes combinations that cover every pair of
 """
 
 import itertools
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -201,3 +203,38 @@ def test_one_class_only(split, folder, tmp_path, capsys):
     assert main(["test", *flags, "--ckpt_path=last"]) == (2 if split == "test" else 0)
     message = "no finding has both positive and negative test images, so nothing can be scored"
     assert (message in capsys.readouterr().err) == (split == "test")
+
+
+def test_labels_out_of_range_are_refused(folder, tmp_path, capsys):
+    table = pd.read_csv(folder / "index.csv")
+    table.loc[2, "effusion"] = 3
+    table.to_csv(folder / "three.csv", index=False)
+    flags = of_a_task("LinearProbe", "vit", "csv", folder, tmp_path)
+    flags += [f"--data.index={folder / 'three.csv'}", "--data.labels=[effusion]"]
+    assert main(["fit", *flags, "--trainer.max_epochs=1"]) == 2
+    assert "effusion" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["GLoRI", "ViTDetDecoder"])  # without batch norms
+def test_two_processes_score_each_image_once(part, folder, tmp_path):
+    logged = []
+    for processes in (1, 2):
+        run = tmp_path / str(processes)
+        flags = of_a_task(part, "vit", "csv", folder, run)
+        flags += [f"--data.batch_size={2 // processes}", f"--trainer.devices={processes}"]
+        if part == "GLoRI":
+            flags.append("--model.head.dropout=0")
+        for command in (["fit", "--trainer.max_epochs=2"], ["test", "--ckpt_path=last"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "cxrssl", command[0], *flags, *command[1:]],
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+            assert done.returncode == 0, done.stderr
+        metrics = pd.read_csv(run / "version_0" / "metrics.csv").filter(regex="^(val|loss)")
+        scores = pd.read_json(run / "version_1" / "scores.json").select_dtypes("number")
+        logged.append((metrics.dropna(how="all").reset_index(drop=True), scores))
+    for one, two in zip(*logged, strict=True):
+        pd.testing.assert_frame_equal(two[sorted(two)], one[sorted(one)], atol=1e-4, rtol=1e-4)

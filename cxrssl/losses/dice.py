@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cxrssl.losses.distributed import all_sum, world_size
 
-__all__ = ["segmentation_bce", "soft_dice"]
+__all__ = ["bce_of_images", "dice_of_images", "segmentation_bce", "soft_dice"]
 
 _UNKNOWN = 255
 
@@ -31,15 +31,8 @@ def soft_dice(logits: Tensor, masks: Tensor, smooth: float = 1e-5) -> Tensor:
     Raises:
         ValueError: If the shapes differ.
     """
-    known = _known(logits, masks)
-    with torch.autocast(logits.device.type, enabled=False):
-        probabilities = logits.float().sigmoid() * known
-        truth = (masks == 1).float()
-        overlap = (probabilities * truth).sum((2, 3))  # (B, K)
-        total = (probabilities + truth).sum((2, 3))
-        losses = 1 - (2 * overlap + smooth) / (total + smooth)
-        counted = known.flatten(2).any(2)
-        return _mean((losses * counted).sum(), counted)
+    sums, counts = dice_of_images(logits, masks, smooth)
+    return _mean(sums, counts)
 
 
 def segmentation_bce(logits: Tensor, masks: Tensor) -> Tensor:
@@ -54,12 +47,30 @@ def segmentation_bce(logits: Tensor, masks: Tensor) -> Tensor:
     Raises:
         ValueError: If the shapes differ.
     """
+    return _mean(*bce_of_images(logits, masks))
+
+
+def dice_of_images(logits: Tensor, masks: Tensor, smooth: float = 1e-5) -> tuple[Tensor, Tensor]:
+    """Return what :func:`soft_dice` averages: sums (B,) over structures, and their numbers (B,)."""
     known = _known(logits, masks)
     with torch.autocast(logits.device.type, enabled=False):
-        total = F.binary_cross_entropy_with_logits(
-            logits.float(), (masks == 1).float(), weight=known.float(), reduction="sum"
+        probabilities = logits.float().sigmoid() * known
+        truth = (masks == 1).float()
+        overlap = (probabilities * truth).sum((2, 3))  # (B, K)
+        total = (probabilities + truth).sum((2, 3))
+        losses = 1 - (2 * overlap + smooth) / (total + smooth)
+        counted = known.flatten(2).any(2)
+        return (losses * counted).sum(1), counted.sum(1)
+
+
+def bce_of_images(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what :func:`segmentation_bce` averages: sums (B,) over pixels, and numbers (B,)."""
+    known = _known(logits, masks)
+    with torch.autocast(logits.device.type, enabled=False):
+        losses = F.binary_cross_entropy_with_logits(
+            logits.float(), (masks == 1).float(), weight=known.float(), reduction="none"
         )
-        return _mean(total, known)
+        return losses.sum((1, 2, 3)), known.sum((1, 2, 3))
 
 
 def _known(logits: Tensor, masks: Tensor) -> Tensor:
@@ -71,6 +82,6 @@ def _known(logits: Tensor, masks: Tensor) -> Tensor:
     return masks != _UNKNOWN
 
 
-def _mean(total: Tensor, counted: Tensor) -> Tensor:
-    """Return a sum over what counts, as this process's share of the mean over all processes."""
-    return total * world_size() / all_sum(counted.sum()).clamp(min=1)
+def _mean(sums: Tensor, counts: Tensor) -> Tensor:
+    """Return a mean over all processes, as this process's share of it."""
+    return sums.sum() * world_size() / all_sum(counts.sum()).clamp(min=1)

@@ -12,7 +12,7 @@ from cxrssl.analysis.dice import dice_scores
 from cxrssl.backbones import Backbone, Tokens
 from cxrssl.errors import InputError
 from cxrssl.heads import SegmentationDecoder, UPerNetDecoder
-from cxrssl.losses.dice import segmentation_bce, soft_dice
+from cxrssl.losses.dice import bce_of_images, dice_of_images, segmentation_bce, soft_dice
 from cxrssl.objectives.recipe import Recipe
 from cxrssl.schedules import Schedule
 from cxrssl.tasks.base import Task, unread
@@ -43,8 +43,9 @@ class Segmentation(Task):
     The loss is soft Dice plus binary cross-entropy of each structure. Dice is measured for each
     image and structure: 1 where truth and prediction are both empty, 0 where one of them is.
 
-    Logged are ``val/loss``, the mean over batches, and ``{val,test}/dice/{macro,<structure>}``, and
-    the same as ``dice_where_present``, over the images that show the structure.
+    Logged are ``val/loss``, without that of an auxiliary head, and
+    ``{val,test}/dice/{macro,<structure>}`` and the same as ``dice_where_present``, over the images
+    that show the structure.
 
     Args:
         encoder: See :class:`Task`.
@@ -160,17 +161,22 @@ class Segmentation(Task):
     # Lightning's hooks.
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Log the loss and gather Dice of each image."""
-        logits = self(batch["image"])
-        terms = self._terms(logits, batch["masks"]).values()
-        loss = torch.stack([weight * term for weight, term in terms]).sum()
-        readable = int(batch["readable"].sum())
-        self.log("val/loss", loss, sync_dist=True, batch_size=readable)
-        self._measure(batch, self.masks_of(logits))
+        """Gather loss and Dice of each image."""
+        logits, masks = self(batch["image"]), batch["masks"]
+        dice, bce = dice_of_images(logits, masks), bce_of_images(logits, masks)
+        sums, counts = (torch.stack(parts, dim=1) for parts in zip(dice, bce, strict=True))
+        self._measure(batch, self.masks_of(logits), loss_sums=sums, loss_counts=counts)
 
     def on_validation_epoch_end(self) -> None:
-        """Log mean Dice of each structure."""
-        self._log_dice("val", self._outputs.take())
+        """Log the loss, and mean Dice of each structure."""
+        rows = self._outputs.take()
+        sums, counts = (
+            rows[name].sum(0, dtype=np.float64) for name in ("loss_sums", "loss_counts")
+        )
+        dice, bce = (sums / np.maximum(counts, 1)).tolist()
+        loss = self.dice_weight * dice + self.bce_weight * bce
+        self.log("val/loss", loss, sync_dist=True)
+        self._log_dice("val", rows)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Gather Dice of each image, and keep some images for figures."""
@@ -225,11 +231,13 @@ class Segmentation(Task):
             terms["bce"] = (self.bce_weight, segmentation_bce(logits, masks))
         return terms
 
-    def _measure(self, batch: dict[str, Any], predicted: NDArray[np.bool_]) -> None:
+    def _measure(
+        self, batch: dict[str, Any], predicted: NDArray[np.bool_], **others: Tensor
+    ) -> None:
         truth = batch["masks"].cpu().numpy()
         each = torch.from_numpy(dice_scores(predicted, truth))
         empty = torch.from_numpy(~(truth == 1).any((2, 3)))
-        self._outputs.add(batch, dice=each, empty=empty)
+        self._outputs.add(batch, dice=each, empty=empty, **others)
 
     def _log_dice(self, split: str, rows: dict[str, NDArray[Any]]) -> None:
         dice = rows["dice"].astype(np.float64)

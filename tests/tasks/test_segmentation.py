@@ -151,6 +151,14 @@ def test_images_that_could_not_be_read_are_not_measured_nor_shown():
     blank["masks"] = torch.full_like(blank["masks"], 255)
     again = quiet_trainer().validate(task, loader([*batches[:2], blank]), verbose=False)[0]
     assert again == pytest.approx(whole)
+    # Uneven batches and images that are shown twice make no difference.
+    parts = [{name: value[:1] for name, value in batches[0].items()}, *batches[:2]]
+    again = quiet_trainer().validate(task, loader(parts), verbose=False)[0]
+    assert again == pytest.approx(whole)
+    images, masks = (torch.cat([b[name] for b in batches[:2]]) for name in ("image", "masks"))
+    logits = task(images)
+    loss = soft_dice(logits, masks) + segmentation_bce(logits, masks)
+    assert whole["val/loss"] == pytest.approx(loss.item(), rel=1e-5)
     quiet_trainer().test(task, loader(batches[::-1]), verbose=False)
     assert task.predictions["image_number"].tolist() == [*range(8), 9, 11]
     grey = torch.cat([batches[2]["image"][[1, 3], 0], batches[1]["image"][:3, 0]])
