@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cxrssl.analysis.resampling import patient_numbers
+from cxrssl.analysis.resampling import patient_numbers, patients_of
 from cxrssl.errors import InputError
 
 __all__ = ["METADATA_BINS", "metadata_accuracy"]
@@ -66,7 +66,7 @@ def metadata_accuracy(
             f"features {features.shape} and index must have the same number of rows and folds be "
             f"at least 2, got {len(index)} rows and {folds} folds"
         )
-    patients = patient_numbers(_patients(index))
+    patients = patient_numbers(patients_of(index))
     rows, left_out = [], {}
     for target in _TARGETS:
         if target not in index:
@@ -97,12 +97,6 @@ def metadata_accuracy(
     )
     frame.attrs["left_out"] = left_out
     return frame
-
-
-def _patients(index: pd.DataFrame) -> "pd.Series[Any]":
-    """Return whose each image is; the same number in two datasets is two people."""
-    numbers = index["patient_id"].astype("string")
-    return index["dataset"].astype("string").fillna("") + " " + numbers
 
 
 def _classes(column: "pd.Series[Any]", bounds: Sequence[float] | None) -> NDArray[np.int64]:

@@ -8,7 +8,26 @@ from numpy.typing import NDArray
 
 from cxrssl.errors import InputError
 
-__all__ = ["check_resampled", "patient_numbers", "patient_weights", "percentile_interval"]
+__all__ = [
+    "check_resampled",
+    "patient_numbers",
+    "patient_weights",
+    "patients_of",
+    "percentile_interval",
+]
+
+
+def patients_of(rows: pd.DataFrame) -> "pd.Series[str]":
+    """Return whose each image is; the same number in two datasets is two people.
+
+    Args:
+        rows: Rows of an index, with ``dataset`` and ``patient_id``.
+
+    Returns:
+        One identifier a row, missing where the patient is.
+    """
+    dataset, patient = (rows[name].astype("string") for name in ("dataset", "patient_id"))
+    return dataset.fillna("") + " " + patient
 
 
 def patient_numbers(patients: Iterable[object]) -> NDArray[np.int64]:

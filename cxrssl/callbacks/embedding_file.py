@@ -1,7 +1,6 @@
 """The embeddings that ``trainer.predict`` makes, as a table."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,6 +9,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from cxrssl.callbacks.messages import tell
+from cxrssl.callbacks.rank_file import rank_file
 
 __all__ = ["EmbeddingFile"]
 
@@ -33,6 +33,9 @@ class EmbeddingFile(BasePredictionWriter):
         batch_indices: Sequence[Any],
     ) -> None:
         """Write what this process has embedded."""
+        path = rank_file(trainer, "embeddings")
+        if not predictions:
+            return  # more processes than batches
         numbers = torch.cat([batch["image_number"] for batch in predictions]).cpu()
         vectors = torch.cat([batch["embedding"] for batch in predictions]).float().cpu()
         order = numbers.argsort()
@@ -40,8 +43,5 @@ class EmbeddingFile(BasePredictionWriter):
         chosen = numbers[order].numpy()
         table = pd.DataFrame({"image_number": chosen}) if index is None else index.iloc[chosen]
         table = table.assign(embedding=list(vectors[order].numpy()))
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        name = f"embeddings_rank{trainer.global_rank}" if trainer.world_size > 1 else "embeddings"
-        table.to_parquet(folder / f"{name}.parquet")
-        tell(f"Embeddings: {folder / name}.parquet")
+        table.to_parquet(path)
+        tell(f"Embeddings: {path}")

@@ -1,7 +1,6 @@
 """What a task predicts for every image of an index, as a table."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -9,6 +8,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from cxrssl.callbacks.messages import tell
+from cxrssl.callbacks.rank_file import rank_file
 from cxrssl.tasks import Task
 
 __all__ = ["PredictionFile"]
@@ -36,7 +36,7 @@ class PredictionFile(BasePredictionWriter):
         datamodule: Any = getattr(trainer, "datamodule", None)
         if not isinstance(pl_module, Task) or datamodule is None:
             return
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # on all processes
+        path = rank_file(trainer, "predictions")
         if not predictions:
             return  # more processes than batches
         table = pd.concat(
@@ -44,8 +44,5 @@ class PredictionFile(BasePredictionWriter):
         ).sort_values("image_number")
         paths = datamodule.index["path"].iloc[table["image_number"]].to_numpy()
         table.insert(0, "path", paths)
-        folder.mkdir(parents=True, exist_ok=True)
-        suffix = f"_rank{trainer.global_rank}" if trainer.world_size > 1 else ""
-        path = folder / f"predictions{suffix}.parquet"
         table.drop(columns="image_number").to_parquet(path, index=False)
         tell(f"Predictions: {path}")

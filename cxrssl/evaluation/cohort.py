@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cxrssl.analysis.few_label import LabelledFeatures, Subsets
 from cxrssl.analysis.metrics import known_labels
+from cxrssl.analysis.resampling import patients_of
 from cxrssl.analysis.subgroups import age_bands
 from cxrssl.data import SPLITS, CXRDataModule
 from cxrssl.data.splits import stable_fractions
@@ -50,10 +51,9 @@ class Cohort:
         places = self.places(split)
         return LabelledFeatures(features[places], self.labels[places])
 
-    def patients(self, split: str) -> "pd.Series[Any]":
-        """Return whose the images of a split are; the same number in two datasets is two people."""
-        rows = self.rows.iloc[self.places(split)]
-        return rows["dataset"].fillna("") + " " + rows["patient_id"]
+    def patients(self, split: str) -> "pd.Series[str]":
+        """Return whose the images of a split are."""
+        return patients_of(self.rows.iloc[self.places(split)])
 
     def groups(self, names: Sequence[Group]) -> dict[str, list[object]]:
         """Return the group of each test image, by what they are grouped by; with two at least."""

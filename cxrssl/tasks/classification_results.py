@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cxrssl.analysis.attention import plot_attention
 from cxrssl.analysis.intervals import score_predictions
+from cxrssl.analysis.resampling import patients_of
 from cxrssl.errors import InputError
 from cxrssl.tasks.results import Results, TestImages
 
@@ -32,7 +33,7 @@ def classification_results(
     """
     labels, probabilities = predictions["labels"], predictions["probabilities"]
     rows = rows.iloc[predictions["image_number"]]
-    scores = score_predictions(probabilities, labels, findings, patients=rows["patient_id"])
+    scores = score_predictions(probabilities, labels, findings, patients=patients_of(rows))
     columns = {
         "path": rows["path"].to_numpy(),
         **{f"label/{name}": labels[:, place] for place, name in enumerate(findings)},

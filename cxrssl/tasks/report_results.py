@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxrssl.analysis.reports import report_scores, score_reports
+from cxrssl.analysis.resampling import patients_of
 from cxrssl.errors import InputError
 from cxrssl.tasks.results import Results
 
@@ -27,7 +28,7 @@ def report_results(predictions: Mapping[str, NDArray[Any]], rows: pd.DataFrame) 
         raise InputError("no test image could be read, so there is no report to score")
     generated, references = predictions["generated"].tolist(), predictions["reference"].tolist()
     rows = rows.iloc[predictions["image_number"]]
-    scores = score_reports(generated, references, patients=rows["patient_id"])
+    scores = score_reports(generated, references, patients=patients_of(rows))
     columns = {
         "path": rows["path"].to_numpy(),
         "reference": references,

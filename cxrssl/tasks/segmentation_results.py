@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cxrssl.analysis.dice import summarise_dice
 from cxrssl.analysis.overlays import plot_overlays
+from cxrssl.analysis.resampling import patients_of
 from cxrssl.tasks.results import Results
 
 __all__ = ["segmentation_results"]
@@ -30,7 +31,7 @@ def segmentation_results(
     """
     rows = rows.iloc[predictions["image_number"]]
     dice = predictions["dice"].astype(np.float64)
-    summary = summarise_dice(dice, predictions["empty"], structures, patients=rows["patient_id"])
+    summary = summarise_dice(dice, predictions["empty"], structures, patients=patients_of(rows))
     each = {"path": rows["path"].to_numpy()}
     for place, name in enumerate(structures):
         each |= {f"dice/{name}": dice[:, place], f"empty/{name}": predictions["empty"][:, place]}

@@ -6,6 +6,7 @@ from cxrssl.analysis.resampling import (
     check_resampled,
     patient_numbers,
     patient_weights,
+    patients_of,
     percentile_interval,
 )
 from cxrssl.errors import InputError
@@ -73,3 +74,8 @@ def test_percentile_interval_leaves_out_what_was_not_estimated():
 def test_what_does_not_belong_together_is_refused(scores, truth, weights, message):
     with pytest.raises(InputError, match=message):
         check_resampled(scores, truth, weights)
+
+
+def test_the_same_number_in_two_datasets_is_two_people():
+    rows = pd.DataFrame({"dataset": ["a", "a", "b", pd.NA], "patient_id": ["1", "1", "1", pd.NA]})
+    assert patient_numbers(patients_of(rows)).tolist() == [0, 0, 1, 2]
