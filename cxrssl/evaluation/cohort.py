@@ -35,12 +35,14 @@ class Cohort:
         findings: The F findings of which every split shows both classes.
         labels: (n, F), 1, 0, -1 (uncertain) or NaN (missing, or left out to balance classes).
         not_scored: Other findings, and what they lack.
+        folder: Folder of the images, on which no choice depends.
     """
 
     rows: pd.DataFrame
     findings: list[str]
     labels: NDArray[np.float32]
     not_scored: dict[str, str]
+    folder: str = ""
 
     def places(self, split: str) -> NDArray[np.intp]:
         """Return which of the n images belong to a split."""
@@ -75,14 +77,22 @@ class Cohort:
             for share in options.shares:
                 # All images are the same ones for every seed.
                 if share < 1 or seed == options.seeds[0]:
-                    found["share", share, seed] = nested_subset(rows, float(share), seed)
+                    found["share", share, seed] = nested_subset(
+                        rows, float(share), seed, folder=self.folder
+                    )
             for shots in options.shots:
-                found["shots", shots, seed] = few_shot(labels, rows, shots, seed)
+                found["shots", shots, seed] = few_shot(
+                    labels, rows, shots, seed, folder=self.folder
+                )
         return found
 
     def keep(self, kept: NDArray[np.bool_]) -> "Cohort":
         """Return the cohort without some of its images."""
-        return self if kept.all() else _cohort(self.rows[kept], self.findings, self.labels[kept])
+        return (
+            self
+            if kept.all()
+            else _cohort(self.rows[kept], self.findings, self.labels[kept], self.folder)
+        )
 
 
 def choose_images(data: CXRDataModule, options: EvaluationOptions) -> Cohort:
@@ -107,7 +117,7 @@ def choose_images(data: CXRDataModule, options: EvaluationOptions) -> Cohort:
     rows = pd.concat(list(parts.values())).sort_index()
     if parts["val"].empty:
         train = parts["train"]
-        held_out = nested_subset(train, options.validation, options.seed)
+        held_out = nested_subset(train, options.validation, options.seed, folder=data.image_folder)
         rows.loc[train.index[held_out], "split"] = "val"
     findings = list(data.views.targets.findings) if data.views is not None else []
     labels = rows[findings].to_numpy(dtype=np.float32, copy=True)
@@ -115,10 +125,12 @@ def choose_images(data: CXRDataModule, options: EvaluationOptions) -> Cohort:
         _balance(labels, rows, findings, options.seed)
         used = np.flatnonzero(known_labels(labels).any(1))
         rows, labels = rows.iloc[used], labels[used]
-    return _cohort(rows, findings, labels)
+    return _cohort(rows, findings, labels, data.image_folder)
 
 
-def _cohort(rows: pd.DataFrame, findings: Sequence[str], labels: NDArray[np.float32]) -> Cohort:
+def _cohort(
+    rows: pd.DataFrame, findings: Sequence[str], labels: NDArray[np.float32], folder: str
+) -> Cohort:
     not_scored = {}
     for column, finding in enumerate(findings):
         for split in SPLITS:
@@ -131,7 +143,7 @@ def _cohort(rows: pd.DataFrame, findings: Sequence[str], labels: NDArray[np.floa
     if not scored:
         reasons = "; ".join(f"{finding}: {reason}" for finding, reason in not_scored.items())
         raise InputError(f"no finding can be scored ({reasons}): choose other findings or splits")
-    return Cohort(rows, scored, labels[:, [f in scored for f in findings]], not_scored)
+    return Cohort(rows, scored, labels[:, [f in scored for f in findings]], not_scored, folder)
 
 
 def _shown(data: CXRDataModule, split: str, options: EvaluationOptions) -> pd.DataFrame:
