@@ -8,6 +8,7 @@ from cxrssl.data.image import ImageReadError, Radiograph, read_image
 from cxrssl.data.index import load_index
 from cxrssl.data.masks import MaskSource, decode_runs, encode_runs, fill_polygons
 from cxrssl.data.phantom_datamodule import PhantomDataModule
+from cxrssl.data.releases import NIHChestXray14, Release
 from cxrssl.data.sampler import BatchPlan, FixedBatchSampler, PlannedBatchSampler
 from cxrssl.data.sources import ImageFiles, ImageSource, PhantomSource
 from cxrssl.data.splits import assign_splits
@@ -29,10 +30,12 @@ __all__ = [
     "ImageSource",
     "MaskRules",
     "MaskSource",
+    "NIHChestXray14",
     "PhantomDataModule",
     "PhantomSource",
     "PlannedBatchSampler",
     "Radiograph",
+    "Release",
     "TaskDataset",
     "TooManyCorruptImagesError",
     "ViewDataset",

@@ -22,8 +22,10 @@ __all__ = [
 COLUMNS = ("dataset", "path", "patient_id", "study_id", "view_position", "split", "sex", "age")
 """Columns of every index, in order."""
 
-OPTIONAL = ("weight", "bmi", "text")
-"""Columns an index may have: weight in kg, body mass index in kg/m2, findings of the report."""
+OPTIONAL = ("weight", "bmi", "text", "boxes", "origin", "origin_patient")
+"""Columns an index may have: weight in kg, body mass index in kg/m2, findings of the report, boxes
+(see `cxrssl.data.releases.boxes`), and the names of an image and its patient in the collection that
+they were first released in."""
 
 MASK = "mask/"
 """What the name of a column of masks begins with; the rest is the structure."""
@@ -43,6 +45,7 @@ _SYNONYMS = {
     "test": "test",
 }
 _MEASURES = ("weight", "bmi")
+_TEXTS = ("text", "boxes", "origin", "origin_patient")
 _EXAMPLES = 3
 
 Column: TypeAlias = "pd.Series[Any]"
@@ -102,7 +105,7 @@ def _optional(
 ) -> dict[str, "pd.Series[Any] | NDArray[np.float32]"]:
     """Return the known columns that not every index has."""
     numbers = {name: _numbers(frame[name], name, paths) for name in _MEASURES if name in frame}
-    names = [name for name in frame.columns if name == "text" or name.startswith(MASK)]
+    names = [name for name in frame.columns if name in _TEXTS or name.startswith(MASK)]
     texts = {name: _text(frame[name]) for name in names}
     return {**numbers, **{name: text.mask(_is_missing(text)) for name, text in texts.items()}}
 
