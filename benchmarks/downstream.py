@@ -33,6 +33,13 @@ DECODERS: dict[str, dict[str, Any]] = {
     "UNetDecoder": {"width": 8},
 }
 RATES = [1e-4, 1e-3, 1e-2]
+MILD = {
+    "image_size": 64,
+    "scale": [0.9, 1.0],
+    "degrees": 5.0,
+    "translate": 0.02,
+    "zoom": [0.95, 1.05],
+}
 
 
 def write_indices(root: Path, out: Path) -> tuple[Path, Path]:
@@ -135,10 +142,11 @@ def classifiers(encoder: Path, source: dict[str, Any], out: Path) -> dict[str, p
             "head": {"class_path": "LinearProbe", "init_args": {"blocks": 1, "pooling": "both"}},
             "frozen": False,
             "drop_path": 0.1,
-            "recipe": recipe(5e-4, 0.05, layer_decay=0.75),
+            "views": {"class_path": "SupervisedView", "init_args": MILD},
+            "recipe": recipe(1e-3, 0.05, layer_decay=0.9),
         },
     }
-    scores["fine-tuning"], _ = train_and_test("finetuning", model, source, 15, out)
+    scores["fine-tuning"], _ = train_and_test("finetuning", model, source, 20, out)
     return scores
 
 
@@ -164,9 +172,8 @@ def caching(encoder: Path, source: dict[str, Any], out: Path) -> dict[str, Any]:
     return result
 
 
-def decoders(encoder: Path, source: dict[str, Any], out: Path) -> dict[str, pd.DataFrame]:
-    """Return Dice of each decoder on a frozen encoder, at 128 pixels."""
-    scores = {}
+def decoders(encoder: Path, source: dict[str, Any], out: Path) -> None:
+    """Print Dice of each decoder on a frozen encoder at 128 pixels: the mean and of each image."""
     for name, options in DECODERS.items():
         model = {
             "class_path": "Segmentation",
@@ -181,8 +188,12 @@ def decoders(encoder: Path, source: dict[str, Any], out: Path) -> dict[str, pd.D
                 "recipe": recipe(2e-3, 0.0),
             },
         }
-        scores[name], _ = train_and_test(name, model, source, 100, out)
-    return scores
+        scores, _ = train_and_test(name, model, source, 100, out)
+        row = scores[(scores["structure"] == "lungs") & (scores["convention"] == "all images")]
+        each = pd.read_parquet(newest(out / name) / "dice.parquet")["dice/lungs"].sort_values()
+        mean, std, low, high = row[["mean", "std", "low", "high"]].to_numpy()[0]
+        images = " ".join(f"{dice:.2f}" for dice in each)
+        print(f"| {name} | {mean:.3f} ({std:.3f}) [{low:.3f}, {high:.3f}] | {images} |")
 
 
 def evaluate(encoder: Path, root: Path, index: Path, out: Path) -> pd.DataFrame:
@@ -229,9 +240,7 @@ def main() -> None:
     scores |= dict(iter(evaluated.groupby("method")))
     print(table(scores))
     masked = data(options.data, lungs, 8, masks={"unknown": 127})
-    for name, each in decoders(encoder, masked, out).items():
-        row = each[(each["structure"] == "lungs") & (each["convention"] == "all images")].iloc[0]
-        print(f"{name}: {row['mean']:.3f} ({row['std']:.3f}) [{row['low']:.3f}, {row['high']:.3f}]")
+    decoders(encoder, masked, out)
     print(json.dumps(caching(encoder, labelled, out), indent=1))
 
 
