@@ -14,11 +14,13 @@ commands:
   validate   losses and probes of a checkpoint on the validation split
   test       the same on the test split
   predict    embeddings of every image of an index
+  index      read the folder of a published dataset into an index, checked
   evaluate   what frozen encoders are worth on labelled images, with intervals
 
 Every command takes --config FILE, as often as needed, and any key of it as a flag:
   cxrssl fit --config examples/quickstart.yaml --trainer.max_epochs 2
   cxrssl fit --model DINOv2 --data CXRDataModule --data.root /my/images --print_config
+  cxrssl index NIHChestXray14 /data/nih nih.parquet --verify
   cxrssl evaluate --encoder encoder.safetensors index.csv --out evaluation
   cxrssl fit --help
   cxrssl fit --model.help DINOv2      (also --data.help, --trainer.callbacks.help)
@@ -42,6 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
         from cxrssl.evaluation.command import run as evaluate
 
         return evaluate(arguments[1:])
+    if arguments[0] == "index":
+        from cxrssl.indexing.command import run as index
+
+        return index(arguments[1:])
     from cxrssl.cli import run
 
     return run(arguments)

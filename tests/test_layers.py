@@ -27,6 +27,7 @@ ALLOWED = {
     },
     "analysis": {"backbones", "views", "errors"},
     "evaluation": {"analysis", "backbones", "data", "views", "tasks", "errors", "exit_codes"},
+    "indexing": {"data", "errors", "exit_codes"},
     "callbacks": {"analysis", "objectives", "tasks", "errors", "gathering"},
 }
 WITHOUT_LIGHTNING = {"losses", "backbones", "heads", "views", "analysis"}

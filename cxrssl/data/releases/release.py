@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -24,7 +24,7 @@ __all__ = ["Release"]
 _LISTED = 3
 
 
-class Release(CXRDataModule):
+class Release(CXRDataModule, ABC):
     """A published dataset, read from the folder that its release unpacks to.
 
     A dataset of its own subclasses this with its facts and `read_release`. What is common to all:
