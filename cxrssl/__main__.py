@@ -15,12 +15,16 @@ commands:
   test       the same on the test split
   predict    embeddings of every image of an index
   index      read the folder of a published dataset into an index, checked
+  check      open every image of an index: what is corrupt, missing, duplicated or leaking
+  pack       decode images once into a store that training reads at random
   evaluate   what frozen encoders are worth on labelled images, with intervals
 
 Every command takes --config FILE, as often as needed, and any key of it as a flag:
   cxrssl fit --config examples/quickstart.yaml --trainer.max_epochs 2
   cxrssl fit --model DINOv2 --data CXRDataModule --data.root /my/images --print_config
   cxrssl index NIHChestXray14 /data/nih nih.parquet --verify
+  cxrssl check index.csv --against evaluation.csv
+  cxrssl pack index.csv packed --size 512
   cxrssl evaluate --encoder encoder.safetensors index.csv --out evaluation
   cxrssl fit --help
   cxrssl fit --model.help DINOv2      (also --data.help, --trainer.callbacks.help)
@@ -48,6 +52,14 @@ def main(arguments: list[str] | None = None) -> int:
         from cxrssl.indexing.command import run as index
 
         return index(arguments[1:])
+    if arguments[0] == "check":
+        from cxrssl.checking.command import run as check
+
+        return check(arguments[1:])
+    if arguments[0] == "pack":
+        from cxrssl.packing.command import run as pack
+
+        return pack(arguments[1:])
     from cxrssl.cli import run
 
     return run(arguments)

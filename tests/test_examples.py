@@ -10,6 +10,7 @@ from cxrssl.__main__ import main
 from cxrssl.backbones import ViT
 from cxrssl.data.phantom import Phantom, write_png
 from tests.backbones.official import official_state, save_official
+from tests.test_corpora import CORPORA
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SMALL = {"width": 32, "depth": 2, "heads": 2}
@@ -58,8 +59,9 @@ STAGES = {
 
 
 def all_examples():
-    """Return the names of all examples."""
-    return sorted(str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*.yaml"))
+    """Return the names of all examples but the corpora, which stand in `test_corpora`."""
+    names = sorted(str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*.yaml"))
+    return [name for name in names if Path(name).stem not in CORPORA]
 
 
 def text_of(name):

@@ -26,8 +26,19 @@ ALLOWED = {
         "gathering",
     },
     "analysis": {"backbones", "views", "errors"},
-    "evaluation": {"analysis", "backbones", "data", "views", "tasks", "errors", "exit_codes"},
+    "checking": {"data", "errors", "exit_codes", "repeated"},
+    "evaluation": {
+        "analysis",
+        "backbones",
+        "data",
+        "views",
+        "tasks",
+        "errors",
+        "exit_codes",
+        "repeated",
+    },
     "indexing": {"data", "errors", "exit_codes"},
+    "packing": {"data", "views", "errors", "exit_codes"},
     "callbacks": {"analysis", "objectives", "tasks", "errors", "gathering"},
 }
 WITHOUT_LIGHTNING = {"losses", "backbones", "heads", "views", "analysis"}

@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser
 
 from cxrssl.backbones import ViT
 from cxrssl.data import PhantomDataModule
+from cxrssl.data.releases.catalogue import catalogue_table
 from cxrssl.objectives import Objective
 from tests.objectives.training import quiet_trainer
 
@@ -77,3 +78,8 @@ def test_every_class_it_names_exists():
     for room in (cxrssl.callbacks, cxrssl.objectives, cxrssl.tasks):
         classes = {n for n in room.__all__ if isinstance(getattr(room, n), type)}
         assert classes - OTHERS <= named
+
+
+def test_the_table_of_datasets_is_that_of_the_classes():
+    table = re.search(r"<!-- table: datasets -->\n(.*?)\n<!--", README, re.DOTALL).group(1)
+    assert table == catalogue_table()

@@ -20,14 +20,19 @@ __all__ = [
 def patients_of(rows: pd.DataFrame) -> "pd.Series[str]":
     """Return whose each image is; the same number in two datasets is two people.
 
+    Images without a patient are whose their study is.
+
     Args:
-        rows: Rows of an index, with ``dataset`` and ``patient_id``.
+        rows: Rows of an index, with ``dataset``, ``patient_id`` and ``study_id``.
 
     Returns:
-        One identifier a row, missing where the patient is.
+        One identifier a row, missing where patient and study are.
     """
-    dataset, patient = (rows[name].astype("string") for name in ("dataset", "patient_id"))
-    return dataset.fillna("") + " " + patient
+    dataset, patient, study = (
+        rows[name].astype("string") for name in ("dataset", "patient_id", "study_id")
+    )
+    dataset = dataset.fillna("")
+    return (dataset + " " + patient).fillna(dataset + " study " + study)
 
 
 def patient_numbers(patients: Iterable[object]) -> NDArray[np.int64]:

@@ -13,9 +13,15 @@ from numpy.typing import NDArray
 
 from cxrssl.data.reading import MAX_BYTES, UnreadableError, check_size
 
-__all__ = ["read_row"]
+__all__ = ["read_row", "split_row"]
 
 _ROW = re.compile(r"(?:(?P<name>\w+)/)?(?P<row>\d+)")
+
+
+def split_row(path: str) -> tuple[str, str] | None:
+    """Return the archive and the row that ``file.npz#row`` names, None for any other path."""
+    file, separator, row = path.rpartition("#")
+    return (file, row) if separator and file.lower().endswith(".npz") else None
 
 
 def read_row(file: str, row: str) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 """From an index to batches: the Lightning data module every data set shares."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -16,9 +16,11 @@ from cxrssl.data.failures import FailureLog
 from cxrssl.data.features import FeatureDataset, FeatureDtype, FeatureStore
 from cxrssl.data.indexed import IndexedImages
 from cxrssl.data.loader import PlanLoader, plan_loader
+from cxrssl.data.polarity import Polarity
 from cxrssl.data.resume import check_resumed, close_epoch, position
 from cxrssl.data.sampler import FixedBatchSampler, PlannedBatchSampler
 from cxrssl.data.splits import stable_fractions
+from cxrssl.data.subsets import image_names
 from cxrssl.data.targets import MaskRules, TargetTable
 from cxrssl.data.task_dataset import TaskDataset
 from cxrssl.errors import InputError
@@ -44,8 +46,10 @@ class CXRDataModule(IndexedImages):
     `make_source` and `image_keys`; with masks, `structures`, `has_mask` and `make_masks` too.
 
     Args:
-        index: Index to read: a CSV or Parquet file, a pattern, or a folder of images.
-        root: Folder that relative paths start from; without an index, the folder of the images.
+        index: Index to read: a CSV or Parquet file, a pattern, a folder of images, or a packed
+            store (`cxrssl pack`), on disk or as in ``s3://bucket/store``.
+        root: Folder that relative paths start from, or packed store; without an index, the folder
+            of the images.
         views: Views to train on, `objective.views`.
         batch_size: Images per process and batch.
         num_workers: Worker processes of each loader.
@@ -62,6 +66,12 @@ class CXRDataModule(IndexedImages):
         subset: Fewer training images: a share of them if it is a float of at most 1, else their
             number. Patients are taken whole; smaller subsets lie within larger ones.
         subset_seed: Another seed takes other patients.
+        polarity: ``stored`` takes images as their files say; ``check`` turns frontal images whose
+            look says that their header is wrong, see `looks_inverted`, and warns of them once at
+            the end. Packing and `cxrssl check` take them as stored in either case.
+
+    Raises:
+        InputError: If an option is out of its range.
     """
 
     def __init__(
@@ -82,6 +92,7 @@ class CXRDataModule(IndexedImages):
         masks: MaskRules = MaskRules(),
         subset: int | float | None = None,
         subset_seed: int = 0,
+        polarity: Polarity = "stored",
     ) -> None:
         super().__init__(
             index,
@@ -94,7 +105,9 @@ class CXRDataModule(IndexedImages):
             masks=masks,
             subset=subset,
             subset_seed=subset_seed,
+            polarity=polarity,
         )
+        _check("polarity", polarity, polarity in get_args(Polarity), "stored or check")
         _check("batch_size", batch_size, batch_size >= 1, "at least 1")
         _check("num_workers", num_workers, num_workers >= 0, "at least 0")
         _check("seed", seed, seed is None or seed >= 0, "at least 0")
@@ -124,9 +137,11 @@ class CXRDataModule(IndexedImages):
             )
 
     def teardown(self, stage: str) -> None:
-        """Warn once of all images that could not be read."""
+        """Warn once of all images that could not be read, and of those that were turned."""
         if self._failures is not None:
             self._failures.report()
+        if self._inverted is not None:
+            self._inverted.report(self.index["path"].tolist())
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Take the failures out of the batch and note them.
@@ -187,6 +202,7 @@ class CXRDataModule(IndexedImages):
             InputError: If no image is labelled, or the features cannot be written.
             TooManyCorruptImagesError: Where more images are corrupt than max_corrupt allows.
         """
+        description = {**description, "polarity": self.polarity}
         encoding = Encoding(encode, shapes, description, device, folder, dtype)
         rows = self.index[self._labelled(self.index)]
         if rows.empty:
@@ -194,7 +210,7 @@ class CXRDataModule(IndexedImages):
         paths, rank = rows["path"].tolist(), self._process()[0]
         view = self._views().eval_view()
         labels = np.zeros((len(rows), 0), dtype=np.float32)
-        dataset = EvalDataset(self.make_source(rows), view, labels)
+        dataset = EvalDataset(self.shown_source(rows), view, labels)
         sampler = FixedBatchSampler(np.arange(len(rows)), self.batch_size, *self._process())
         batches = self._note_failures(self._loader(dataset, sampler), paths)
         store = encode_once(encoding, batches, self.image_keys(rows), view, rank)
@@ -236,9 +252,10 @@ class CXRDataModule(IndexedImages):
     def probe_dataloader(self, split: str, shard: tuple[int, int] = (0, 1)) -> PlanLoader:
         """Return the deterministic view of labelled images a split shows, the same each time.
 
-        At most `probe_images` are shown, chosen by a hash of (seed, path): the choice depends
-        neither on the order of the index nor on other images. Callers that iterate the loader on
-        their own find the images that could not be read under `failures`.
+        At most `probe_images` are shown, chosen by a hash of (seed, path below the folder of the
+        images): the choice depends neither on that folder, nor on the order of the index, nor on
+        other images. Callers that iterate the loader on their own find the images that could not
+        be read under `failures`.
 
         Args:
             split: "train", "val" or "test".
@@ -255,7 +272,8 @@ class CXRDataModule(IndexedImages):
                 "index, or probe another split"
             )
         if labelled.size > self.probe_images:
-            keys = stable_fractions(self.seed, "probe " + rows["path"].iloc[labelled])
+            names = image_names(rows.iloc[labelled], self.image_folder)
+            keys = stable_fractions(self.seed, "probe " + names)
             labelled = np.sort(labelled[np.argsort(keys)[: self.probe_images]])
         return self._fixed_view(split, labelled, shard)
 
@@ -310,14 +328,14 @@ class CXRDataModule(IndexedImages):
         views = self._views()
         targets = views.targets
         if not targets.wanted:
-            return ViewDataset(self.make_source(rows), views, self.seed)
+            return ViewDataset(self.shown_source(rows), views, self.seed)
         masks = self.make_masks(rows, targets.structures) if targets.structures else None
         table = TargetTable(rows, targets, masks)
         if self._features is not None:
             store, place = self._features
             return FeatureDataset(store, place[self.index.index.get_indexer(rows.index)], table)
         view = views if train else views.eval_view()
-        return TaskDataset(self.make_source(rows), table, view, self.seed, train=train)
+        return TaskDataset(self.shown_source(rows), table, view, self.seed, train=train)
 
     def _fixed_views(self, split: str) -> PlanLoader:
         rows = self.shown_rows(split)
@@ -331,7 +349,7 @@ class CXRDataModule(IndexedImages):
     ) -> PlanLoader:
         rows = self.shown_rows(split)
         labels = rows[self.labels].to_numpy(dtype=np.float32)
-        dataset = EvalDataset(self.make_source(rows), self._views().eval_view(), labels)
+        dataset = EvalDataset(self.shown_source(rows), self._views().eval_view(), labels)
         return self._loader(dataset, FixedBatchSampler(images, self.batch_size, *process))
 
     def _loader(

@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrssl.data.archive import read_row
+from cxrssl.data.archive import read_row, split_row
 from cxrssl.data.jpeg import jpeg_frame
+from cxrssl.data.raw import RAW_BITS, RAW_SUFFIX, is_raw, read_raw
 from cxrssl.data.reading import (
     MAX_BYTES,
     Depth,
@@ -28,8 +29,8 @@ from cxrssl.errors import InputError
 
 __all__ = ["IMAGE_SUFFIXES", "ImageReadError", "Radiograph", "is_image_file", "read_image"]
 
-IMAGE_SUFFIXES = frozenset({".dcm", ".dicom", ".jpeg", ".jpg", ".png", ".tif", ".tiff"})
-"""Suffixes, in lower case, by which a folder scan knows an image."""
+IMAGE_SUFFIXES = frozenset({RAW_SUFFIX, ".dcm", ".dicom", ".jpeg", ".jpg", ".png", ".tif", ".tiff"})
+"""Suffixes, in lower case, by which a folder scan knows an image; a raw one by its size too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,9 @@ class ImageReadError(InputError):
 def read_image(path: str | Path, *, depth: Depth = "uint8", frame: int | None = None) -> Radiograph:
     """Return the image of a DICOM, PNG, JPEG or TIFF file, or one row of an ``.npz`` archive.
 
-    The content decides the container, not the suffix. Colour becomes luma (0.299 R + 0.587 G +
+    The content decides the container, not the suffix. Only the raw images of JSRT have nothing that
+    tells: a ``.IMG`` of 8,388,608 bytes is read as 2,048 x 2,048 samples of 12 bits, big endian and
+    inverted. Colour becomes luma (0.299 R + 0.587 G +
     0.114 B) and an alpha channel is dropped. Sixteen bits are scaled to the whole range and never
     clipped. Orientation tags (EXIF, TIFF) are ignored: the grid is the one that is stored, as in
     the masks and boxes that datasets publish with their files. DICOM is rendered as
@@ -104,11 +107,14 @@ def read_image(path: str | Path, *, depth: Depth = "uint8", frame: int | None = 
 
 def is_image_file(path: str | Path) -> bool:
     """Tell whether a folder scan should take a file: by its suffix, or as DICOM by its content."""
-    if Path(path).suffix.lower() in IMAGE_SUFFIXES:
+    if Path(path).suffix.lower() in IMAGE_SUFFIXES - {RAW_SUFFIX}:
         return True
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
             return False
+        if is_raw(path, status.st_size):
+            return True
         with open(path, "rb") as file:
             return _has_preamble(file.read(132))
     except OSError:
@@ -142,11 +148,13 @@ _BARE_DICOM = re.compile(
 
 def _read(source: str, depth: Depth, frame: int | None) -> tuple[NDArray[Any], int]:
     """Return the pixels and the stored bit depth of a file or of a row of an archive."""
-    file, separator, row = source.rpartition("#")
-    if separator and file.lower().endswith(".npz"):
+    if (named := split_row(source)) is not None:
         check_frame(frame, 1)
-        return scale(read_row(file, row), 8, depth), 8
+        return scale(read_row(*named), 8, depth), 8
     data = _read_bytes(source)
+    if is_raw(source, len(data)):
+        check_frame(frame, 1)
+        return scale(read_raw(data), RAW_BITS, depth), RAW_BITS
     container = _container(data)
     if container == "DICOM":
         from cxrssl.data.dicom import read_dicom  # pydicom is slow to import

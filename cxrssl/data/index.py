@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from cxrssl.data.image import IMAGE_SUFFIXES, is_image_file
-from cxrssl.data.validate import COLUMNS, MASK, MISSING, OPTIONAL, is_known, validate_index
+from cxrssl.data.packed_folder import read_packed_index, store_folder
+from cxrssl.data.validate import (
+    COLUMNS,
+    MASK,
+    MISSING,
+    OPTIONAL,
+    is_known,
+    label_names,
+    validate_index,
+)
 from cxrssl.errors import InputError
 
 __all__ = ["index_folder", "load_index"]
@@ -22,6 +31,7 @@ def load_index(
     columns: Mapping[str, str] | None = None,
     labels: Sequence[str] | None = None,
     dataset: str | None = None,
+    whole_patients: bool = True,
 ) -> pd.DataFrame:
     """Return a checked index with the columns of every dataset, then its labels.
 
@@ -31,13 +41,14 @@ def load_index(
 
     Args:
         source: A folder, a pattern such as ``images/**/*.png``, a ``.csv`` (also ``.csv.gz``) or
-            a ``.parquet`` file.
+            a ``.parquet`` file; or a packed store, see `cxrssl.data.packed`.
         root: Folder that relative paths start from; the folder of the file by default.
         columns: Our name to the file's name, for columns that are called otherwise there. A column
             that is given the name of a label is nothing else.
         labels: The label columns; by default every remaining column whose values are only 1, 0,
             -1 and missing.
         dataset: Value of the dataset column, where the file has none.
+        whole_patients: Whether a patient in more than one split is an error.
 
     Returns:
         The index as `validate_index` defines it, with paths that can be opened.
@@ -48,10 +59,14 @@ def load_index(
     """
     source = os.fspath(source)
     try:
-        frame = _select(_read(source), columns or {}, labels)
+        store = store_folder(source)
+        table = _read(source) if store is None else read_packed_index(store)
+        if labels is None and store is not None:
+            labels = label_names(table)  # also those that no image has
+        frame = _select(table, columns or {}, labels)
         if dataset is not None:
             frame["dataset"] = dataset
-        index = validate_index(frame)
+        index = validate_index(frame, whole_patients=whole_patients)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
     folder = index_folder(source, root)
@@ -61,6 +76,8 @@ def load_index(
 
 def index_folder(source: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> str:
     """Return the folder that relative paths of an index start from."""
+    if (store := store_folder(source)) is not None:
+        return store
     if os.path.isdir(source):
         return os.fspath(source)
     if root is not None:

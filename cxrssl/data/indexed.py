@@ -12,6 +12,9 @@ from torch import Tensor
 
 from cxrssl.data.index import index_folder, load_index
 from cxrssl.data.masks import MaskSource
+from cxrssl.data.packed import PackedImages, PackedMasks, PackedStore
+from cxrssl.data.packed_folder import store_folder
+from cxrssl.data.polarity import InvertedImages, Polarity, UprightImages
 from cxrssl.data.sources import ImageFiles, ImageSource
 from cxrssl.data.splits import assign_splits
 from cxrssl.data.subsets import nested_subset
@@ -38,7 +41,14 @@ class IndexedImages(LightningDataModule):
         masks: How the columns `mask/<structure>` are to be read.
         subset: Fewer training images.
         subset_seed: Another seed takes other patients.
+        polarity: Whether images that look inverted are turned.
+
+    Attributes:
+        whole_patients: Whether an index with a patient in more than one split is refused; those
+            who want to say which patients these are set it to False before they ask for the index.
     """
+
+    whole_patients: bool = True
 
     def __init__(
         self,
@@ -53,6 +63,7 @@ class IndexedImages(LightningDataModule):
         masks: MaskRules,
         subset: int | float | None,
         subset_seed: int,
+        polarity: Polarity,
     ) -> None:
         super().__init__()
         self.views = views
@@ -60,13 +71,17 @@ class IndexedImages(LightningDataModule):
         self.mask_rules = masks
         self.subset = subset
         self.subset_seed = subset_seed
+        self.polarity = polarity
         self._source = index
         self._root = root
         self._columns = columns
         self._label_names = labels
         self._seed = seed
+        self._unsplit: pd.DataFrame | None = None
         self._index: pd.DataFrame | None = None
+        self._store: PackedStore | None = None
         self._shown: dict[object, pd.DataFrame] = {}
+        self._inverted: InvertedImages | None = None
 
     # What a data set overrides.
 
@@ -78,11 +93,18 @@ class IndexedImages(LightningDataModule):
                 f"{type(self).__name__} has no images: give index, a file or pattern, or root, "
                 "a folder"
             )
-        return load_index(source, root=self._root, columns=self._columns, labels=self._label_names)
+        return load_index(
+            source,
+            root=self._root,
+            columns=self._columns,
+            labels=self._label_names,
+            whole_patients=self.whole_patients,
+        )
 
     def make_source(self, rows: pd.DataFrame) -> ImageSource:
         """Return the images of some rows of the index, in their order."""
-        return ImageFiles(rows["path"])
+        store = self._packed()
+        return ImageFiles(rows["path"]) if store is None else PackedImages(store, rows["path"])
 
     @property
     def structures(self) -> list[str]:
@@ -96,6 +118,8 @@ class IndexedImages(LightningDataModule):
 
     def make_masks(self, rows: pd.DataFrame, structures: Sequence[str]) -> MaskReader:
         """Return the masks of some rows of the index, in their order."""
+        if (store := self._packed()) is not None:
+            return PackedMasks(store, rows["path"], structures)
         columns = {name: rows[MASK + name].tolist() for name in structures}
         rules = self.mask_rules
         return MaskSource(
@@ -103,6 +127,7 @@ class IndexedImages(LightningDataModule):
             format=rules.format,
             frame=rules.frame,
             unknown=rules.unknown,
+            resize=rules.resize,
             root=self.image_folder,
         )
 
@@ -111,6 +136,8 @@ class IndexedImages(LightningDataModule):
 
         Of images that are no files, a key must say all that their pixels depend on.
         """
+        if (store := self._packed()) is not None:
+            return [store.key(number) for number in store.numbers(rows["path"]).tolist()]
         return [str(path) for path in rows["path"]]
 
     def sampling_weights(self, rows: pd.DataFrame) -> NDArray[np.float64] | None:
@@ -120,10 +147,18 @@ class IndexedImages(LightningDataModule):
     # What callbacks, tasks and analyses ask for.
 
     @property
+    def unsplit_index(self) -> pd.DataFrame:
+        """The checked index, with the splits it says itself, read when first asked for."""
+        if self._unsplit is None:
+            index = self.make_index()
+            self._unsplit = validate_index(index, whole_patients=self.whole_patients)
+        return self._unsplit
+
+    @property
     def index(self) -> pd.DataFrame:
         """The checked index with splits, read when first asked for."""
         if self._index is None:
-            index = validate_index(self.make_index())
+            index = self.unsplit_index
             self._index = assign_splits(index, self.split, self.seed, folder=self.image_folder)
         return self._index
 
@@ -164,6 +199,18 @@ class IndexedImages(LightningDataModule):
             self._shown[key] = self._choose(split)
         return self._shown[key]
 
+    def shown_source(self, rows: pd.DataFrame) -> ImageSource:
+        """Return the images of some rows of the index as they are shown, in their order.
+
+        They are those of `make_source`, turned where the polarity is checked.
+        """
+        source = self.make_source(rows)
+        if self.polarity == "stored":
+            return source
+        if self._inverted is None:
+            self._inverted = InvertedImages(len(self.index))
+        return UprightImages(source, self._inverted, self.index.index.get_indexer(rows.index))
+
     def image_name(self, number: int, split: str = "train") -> str:
         """Return the file of an image, for messages."""
         return self.describe_images([number], split)[0]
@@ -178,10 +225,17 @@ class IndexedImages(LightningDataModule):
         Raises:
             ImageReadError: If one of them cannot be read.
         """
-        source, view = self.make_source(self.shown_rows(split)), self._views().eval_view()
+        source, view = self.shown_source(self.shown_rows(split)), self._views().eval_view()
         return torch.stack([view(source[number])["image"] for number in numbers])
 
     # Parts of the above.
+
+    def _packed(self) -> PackedStore | None:
+        """Return the packed store that paths start from, if it is one."""
+        folder = store_folder(self.image_folder)
+        if folder is not None and self._store is None:
+            self._store = PackedStore(folder)
+        return self._store
 
     def _views(self) -> Views:
         if self.views is None:

@@ -43,11 +43,13 @@ class MaskSource:
         references: One reference per image, for each structure: a path, or the text of
             `decode_runs` or `fill_polygons`. Files are what `read_image` reads, BMP and GIF; from
             128 on, of 8 bits, a pixel is inside. Of ``path#7``, a label map, the pixels whose
-            stored value is 7 are.
+            stored value is 7 are. Paths separated by ``|`` are united.
         format: What the references are: ``"file"``, a dialect of run lengths, or ``"polygon"``.
         frame: Height and width of the grid of run lengths and polygons; ``None`` is the image's.
         root: Folder that relative paths start from.
         unknown: Pixel value in files of what is not known, for example 127.
+        resize: Whether files of another size than the image cover all of it too, and are brought to
+            it, each pixel to the nearest; they are refused otherwise.
 
     Attributes:
         names: The structures, in the order of the masks.
@@ -65,6 +67,7 @@ class MaskSource:
         frame: tuple[int, int] | None = None,
         root: str = "",
         unknown: int | None = None,
+        resize: bool = False,
     ) -> None:
         if format not in get_args(MaskFormat):
             raise InputError(
@@ -78,6 +81,7 @@ class MaskSource:
         self.frame = frame
         self.root = root
         self.unknown = unknown
+        self.resize = resize
         self._columns = [_column(name, references[name]) for name in self.names]
         sizes = [len(column) for column in self._columns]
         if len(set(sizes)) != 1:
@@ -103,7 +107,8 @@ class MaskSource:
 
         Raises:
             ImageReadError: A file cannot be read.
-            InputError: A file has another size than the image, or a text is no mask.
+            InputError: A file has another size than the image, which `resize` does not allow, or a
+                text is no mask.
         """
         masks = np.zeros((len(self.names), *shape), dtype=np.uint8)
         opened: dict[tuple[str, bool], NDArray[Any]] = {}
@@ -128,13 +133,8 @@ class MaskSource:
     ) -> None:
         """Write a mask (H, W); a file that several structures share is read once."""
         if self.format == "file":
-            path, label = _split_label(os.path.join(self.root, reference))
-            key = path, label is not None
-            if key not in opened:
-                opened[key] = _read_levels(*key)
-            _fill_from_levels(mask, opened[key], path, label)
-            if self.unknown is not None:
-                mask[opened[key] == self.unknown] = UNKNOWN
+            for file in reference.split("|"):
+                self._add_file(mask, file.strip(), opened)
             return
         height, width = self.frame or mask.shape
         if self.format == "polygon":
@@ -142,6 +142,26 @@ class MaskSource:
         else:
             drawn = decode_runs(reference, height, width, self.format)
         mask[:] = resize_masks(drawn[None].view(np.uint8), *mask.shape)[0]
+
+    def _add_file(
+        self,
+        mask: NDArray[np.uint8],
+        reference: str,
+        opened: dict[tuple[str, bool], NDArray[Any]],
+    ) -> None:
+        """Add what is inside in a file to a mask (H, W); what is inside stays so."""
+        path, label = _split_label(os.path.join(self.root, reference))
+        key = path, label is not None
+        if key not in opened:
+            levels = _read_levels(*key)
+            opened[key] = resize_masks(levels[None], *mask.shape)[0] if self.resize else levels
+        levels = opened[key]
+        inside = _inside(levels, mask.shape, path, label)
+        if self.unknown is not None:
+            unknown = levels == self.unknown
+            inside &= ~unknown
+            mask[unknown & (mask == 0)] = UNKNOWN
+        mask[inside] = 1
 
 
 def _column(name: str, references: Sequence[Any]) -> Any:
@@ -183,21 +203,22 @@ def _read_with_opencv(path: str) -> NDArray[Any]:
     return np.asarray(levels)
 
 
-def _fill_from_levels(
-    mask: NDArray[np.uint8], levels: NDArray[Any], path: str, label: int | None
-) -> None:
-    if levels.shape != mask.shape:
-        (height, width), (rows, columns) = levels.shape, mask.shape
+def _inside(
+    levels: NDArray[Any], shape: tuple[int, ...], path: str, label: int | None
+) -> NDArray[np.bool_]:
+    """Return which pixels (H, W) of a file are inside the structure."""
+    if levels.shape != shape:
+        (height, width), (rows, columns) = levels.shape, shape
         raise InputError(
             f"{path} has {height} x {width} pixels (height x width), its image {rows} x {columns}: "
-            "resize the mask to the image, each pixel to the nearest, or name the right file"
+            "resize the mask to the image, or have it done with masks.resize, or name the right "
+            "file"
         )
     if label is not None:
-        mask[:] = levels == label
-        return
+        return np.asarray(levels == label)
     if levels.max() == 1:
         # Read by the rule it would silently be empty.
         raise InputError(
             f"{path} has pixels 0 and 1 only, and inside is from {INSIDE} on: write {path}#1"
         )
-    mask[:] = levels >= INSIDE
+    return np.asarray(levels >= INSIDE)

@@ -23,8 +23,8 @@ def assign_splits(
     """Return the index with a split for every row; a split column that is filled stays as it is.
 
     Each patient goes to the split in which a hash of (seed, patient_id) falls, whatever the other
-    rows are. The shares are therefore met on average only. A row without a patient is a patient of
-    its own, known by its path.
+    rows are. The shares are therefore met on average only. Of rows without a patient, those of one
+    study go together, and one without a study is alone, known by its path.
 
     Args:
         index: A checked index.
@@ -43,7 +43,8 @@ def assign_splits(
     if index["split"].notna().all():
         return index
     files = "path " + index["path"].str.removeprefix(folder).str.lstrip("/")
-    owners = ("patient " + index["patient_id"]).fillna(files)
+    studies = "study " + index["study_id"] if "study_id" in index else files
+    owners = ("patient " + index["patient_id"]).fillna(studies).fillna(files)
     codes, patients = pd.factorize(owners)
     bounds = np.cumsum(np.asarray(fractions, dtype=np.float64))[:-1]
     split = np.searchsorted(bounds, stable_fractions(seed, patients), side="right")[codes]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from cxrssl.data.splits import stable_fractions
 from cxrssl.errors import InputError
 
-__all__ = ["few_shot", "nested_subset"]
+__all__ = ["few_shot", "image_names", "nested_subset"]
 
 
 def nested_subset(
@@ -16,8 +16,8 @@ def nested_subset(
     """Return which rows make a subset of about a size; smaller subsets lie within larger ones.
 
     Patients are taken whole, in the order of a hash of (seed, patient), until the size is reached:
-    the subset is the smallest that has at least so many images. A row without a patient is a
-    patient of its own, known by its path.
+    the subset is the smallest that has at least so many images. Of rows without a
+    patient, those of one study go together, and one without a study is alone, known by its path.
 
     Args:
         rows: Rows of a checked index.
@@ -70,7 +70,7 @@ def few_shot(
     """
     if shots < 1:
         raise InputError(f"shots must be at least 1, got {shots}")
-    order = np.argsort(stable_fractions(seed, "shot " + _names(rows, folder)))
+    order = np.argsort(stable_fractions(seed, "shot " + image_names(rows, folder)))
     taken = np.zeros(len(labels), dtype=np.bool_)
     for column in labels.T:
         for kind in (1, 0):
@@ -81,11 +81,14 @@ def few_shot(
 def _patients(rows: pd.DataFrame, folder: str) -> tuple[NDArray[np.intp], "pd.Index[str]"]:
     """Return the number (n,) of each row's patient, and what patients are known by."""
     # The same number in two datasets is two people.
-    known = "patient " + rows["dataset"].fillna("") + " " + rows["patient_id"]
-    codes, patients = pd.factorize(known.fillna("path " + _names(rows, folder)))
+    dataset = rows["dataset"].fillna("")
+    known = ("patient " + dataset + " " + rows["patient_id"]).fillna(
+        "study " + dataset + " " + rows["study_id"]
+    )
+    codes, patients = pd.factorize(known.fillna("path " + image_names(rows, folder)))
     return codes, pd.Index(patients)
 
 
-def _names(rows: pd.DataFrame, folder: str) -> "pd.Series[str]":
+def image_names(rows: pd.DataFrame, folder: str) -> "pd.Series[str]":
     """Return the paths (n,) below the folder of the images."""
     return rows["path"].astype("string").str.removeprefix(folder).str.lstrip("/")

@@ -29,11 +29,13 @@ class MaskRules:
             (CheXmask) or ``kaggle`` run lengths, or ``polygon``.
         frame: Height and width of the grid of run lengths or polygons; the image's if left out.
         unknown: Value of pixels in files of masks of which nothing is known.
+        resize: Whether files of masks of another size than their image are brought to it.
     """
 
     format: MaskFormat = "file"
     frame: tuple[int, int] | None = None
     unknown: int | None = None
+    resize: bool = False
 
 
 class MaskReader(Protocol):

@@ -16,6 +16,7 @@ __all__ = [
     "SPLITS",
     "is_known",
     "label_names",
+    "shared_patients",
     "validate_index",
 ]
 
@@ -61,7 +62,7 @@ def is_known(name: str) -> bool:
     return name in COLUMNS or name in OPTIONAL or name.startswith(MASK)
 
 
-def validate_index(frame: pd.DataFrame) -> pd.DataFrame:
+def validate_index(frame: pd.DataFrame, *, whole_patients: bool = True) -> pd.DataFrame:
     """Return an index in its canonical form, or raise on the first thing that is wrong with it.
 
     The canonical form has all of `COLUMNS` in order, then those of `OPTIONAL` and masks that are
@@ -72,6 +73,7 @@ def validate_index(frame: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         frame: At least a column `path`; every column that is not known is taken as a label.
+        whole_patients: Whether a patient in more than one split is an error.
 
     Raises:
         InputError: For an empty index, a missing or repeated path, a label outside 1, 0, -1 and
@@ -96,8 +98,22 @@ def validate_index(frame: pd.DataFrame) -> pd.DataFrame:
     for name in label_names(frame):
         columns[name] = _labels(frame[name], name, paths)
     index = pd.DataFrame(columns)
-    _check_patients(index)
+    if whole_patients:
+        _check_patients(index)
     return index
+
+
+def shared_patients(index: pd.DataFrame) -> pd.DataFrame:
+    """Return ``dataset``, ``patient_id`` and ``split`` of patients in more than one split.
+
+    There is a row for each split of such a patient. The same number in two datasets is two people.
+
+    Args:
+        index: A canonical index.
+    """
+    owners = index[["dataset", "patient_id", "split"]].dropna(subset=["patient_id", "split"])
+    owners = owners.fillna({"dataset": ""}).drop_duplicates()
+    return owners[owners.duplicated(["dataset", "patient_id"], keep=False)]
 
 
 def _optional(
@@ -198,12 +214,7 @@ def _labels(column: Column, name: str, paths: Column) -> NDArray[np.float32]:
 
 
 def _check_patients(index: pd.DataFrame) -> None:
-    if index["split"].isna().all():
-        return
-    # The same number in two datasets is two people.
-    owners = index[["dataset", "patient_id", "split"]].dropna(subset=["patient_id"])
-    owners = owners.fillna({"dataset": ""}).drop_duplicates()
-    shared = owners[owners.duplicated(["dataset", "patient_id"], keep=False)]
+    shared = shared_patients(index)
     if shared.empty:
         return
     patients: dict[tuple[str, str], list[str]] = {}

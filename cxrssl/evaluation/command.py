@@ -16,6 +16,7 @@ from cxrssl.evaluation.options import EvaluationOptions
 from cxrssl.evaluation.run import evaluate
 from cxrssl.evaluation.table import score_table
 from cxrssl.exit_codes import exit_code
+from cxrssl.repeated import appending
 
 __all__ = ["run"]
 
@@ -32,7 +33,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> None:
     parser = _parser()
-    config = parser.parse_args([_appending(argument) for argument in arguments])
+    config = parser.parse_args(appending(arguments, "--encoder", "--pretrained_on"))
     _place_index(config)
     made = parser.instantiate(config)
     encoders = _encoders(made)
@@ -81,12 +82,6 @@ def _parser() -> ArgumentParser:
     parser.set_defaults({"data": {"class_path": "CXRDataModule"}})
     parser.add_class_arguments(EvaluationOptions, None)
     return parser
-
-
-def _appending(argument: str) -> str:
-    """Return an argument such that a repeated --encoder adds to those before it."""
-    flag, equals, value = argument.partition("=")
-    return f"{flag}+{equals}{value}" if flag == "--encoder" else argument
 
 
 def _place_index(config: Namespace) -> None:

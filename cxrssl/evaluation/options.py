@@ -43,6 +43,10 @@ class EvaluationOptions:
         cache: Folder for features, so that images are encoded once for all evaluations; see
             :class:`cxrssl.data.features.FeatureStore`.
         cache_dtype: How cached numbers are kept.
+        pretrained_on: Indices that the encoders were pretrained on, ``INDEX[=ROOT]`` each; the
+            results state what they expose of the test images.
+        fingerprints: File that ``cxrssl check INDEX --against INDEX`` wrote, to compare images and
+            not names alone.
 
     Raises:
         InputError: If an option is out of range.
@@ -66,6 +70,8 @@ class EvaluationOptions:
     validation: float = 0.1
     cache: str | None = None
     cache_dtype: FeatureDtype = "float16"
+    pretrained_on: list[str] = field(default_factory=list)
+    fingerprints: str | None = None
 
     def __post_init__(self) -> None:
         _once("methods", self.methods, at_least_one=True)

@@ -13,6 +13,7 @@ from cxrssl.data import SPLITS, CXRDataModule
 from cxrssl.errors import InputError
 from cxrssl.evaluation.cohort import Cohort, choose_images
 from cxrssl.evaluation.embeddings import embed_images, evaluation_view
+from cxrssl.evaluation.leaks import state_level
 from cxrssl.evaluation.options import EvaluationOptions
 from cxrssl.evaluation.results import Results
 from cxrssl.evaluation.tables import Tables
@@ -97,6 +98,12 @@ def evaluate(
                 "validation_from_training": data.rows("val").empty,
                 "unreadable": int(np.sum(~readable)),
             },
+            "leaks": state_level(
+                data,
+                cohort.rows.iloc[cohort.places("test")],
+                options.pretrained_on,
+                options.fingerprints,
+            ),
             "findings": cohort.findings,
             "not_scored": chosen.not_scored | cohort.not_scored,
             "metadata_left_out": metadata.attrs.get("left_out", {}),

@@ -25,6 +25,7 @@ def score_table(results: Results) -> str:
         f"{counts} images; scores of {data['patients']['test']:,} test patients, 95 % intervals "
         f"from {results.description['options']['replicates']:,} resamples of them"
     ]
+    lines.append(f"Leak level: {results.description['leaks']['statement']}")
     if data["validation_from_training"]:
         lines.append("validation images are training patients, for the index has none")
     if data["unreadable"]:

@@ -78,4 +78,11 @@ def test_what_does_not_belong_together_is_refused(scores, truth, weights, messag
 
 def test_the_same_number_in_two_datasets_is_two_people():
     rows = pd.DataFrame({"dataset": ["a", "a", "b", pd.NA], "patient_id": ["1", "1", "1", pd.NA]})
+    rows["study_id"] = pd.NA
+    assert patient_numbers(patients_of(rows)).tolist() == [0, 0, 1, 2]
+
+
+def test_images_of_one_study_belong_together_where_the_patient_is_unknown():
+    rows = pd.DataFrame({"dataset": ["a", "a", "b", "a"], "study_id": ["1", "1", "1", pd.NA]})
+    rows["patient_id"] = pd.NA
     assert patient_numbers(patients_of(rows)).tolist() == [0, 0, 1, 2]

@@ -3,15 +3,12 @@ import logging
 import pickle
 import struct
 import zlib
-from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
-from pydicom import Dataset, dcmread, dcmwrite
-from pydicom.dataset import FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom import dcmread, dcmwrite
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -26,76 +23,20 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from cxrssl.data import dicom
+from cxrssl.data import dicom_header, dicom_pixels
 from cxrssl.data.image import ImageReadError, is_image_file, read_image
-
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-SECRET = "ZEBEDEE"
-
-
-def lut(entries, first=0, depth=16):
-    item = Dataset()
-    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(entries), first, depth])
-    item.add_new("LUTData", "US", [int(entry) for entry in entries])
-    return [item]
-
-
-def build(stored, syntax=ExplicitVRLittleEndian, *, drop=(), **elements):
-    """Return a radiograph's dataset: stored values (H, W), (F, H, W) or with ``colour``."""
-    stored = np.asarray(stored)
-    colour = elements.get("SamplesPerPixel", 1) == 3
-    header = Dataset()
-    header.file_meta = FileMetaDataset()
-    header.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
-    header.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
-    header.file_meta.TransferSyntaxUID = syntax
-    header.PatientName = SECRET
-    header.PatientID = SECRET
-    header.Modality = "CR"
-    header.SamplesPerPixel = 1
-    header.PhotometricInterpretation = "MONOCHROME2"
-    header.Rows, header.Columns = stored.shape[-3:-1] if colour else stored.shape[-2:]
-    if stored.ndim == (4 if colour else 3):
-        header.NumberOfFrames = len(stored)
-    if stored.dtype.kind == "f":
-        header.BitsAllocated = 32
-        header.FloatPixelData = stored.astype("<f4").tobytes()
-    else:
-        header.BitsAllocated = 8 * stored.dtype.itemsize
-        header.BitsStored = 8 * stored.dtype.itemsize
-        header.HighBit = header.BitsStored - 1
-        header.PixelRepresentation = int(stored.dtype.kind == "i")
-        order = ">" if syntax == ExplicitVRBigEndian else "<"
-        raw = stored.astype(stored.dtype.newbyteorder(order)).tobytes()
-        header.PixelData = raw + b"\0" * (len(raw) % 2)
-        header["PixelData"].VR = "OB" if stored.dtype.itemsize == 1 else "OW"
-    for keyword, value in elements.items():
-        setattr(header, keyword, value)
-    for keyword in drop:
-        del header[keyword]
-    return header
-
-
-def save(path, header):
-    dcmwrite(path, header, enforce_file_format=True)
-    return path
-
-
-def read(path, header, **options):
-    return read_image(save(path / "a.dcm", header), **options).pixels
-
-
-def write(path, content):
-    path.write_bytes(content)
-    return path
-
-
-def film(dtype=np.uint16, bits=12, shape=(37, 29), seed=0):
-    """Return random stored values over the whole range of their bits."""
-    rng = np.random.default_rng(seed)
-    low = -(2 ** (bits - 1)) if np.dtype(dtype).kind == "i" else 0
-    return rng.integers(low, low + 2**bits, shape).astype(dtype)
-
+from tests.data.dicom_files import (
+    SECRET,
+    build,
+    encapsulated,
+    film,
+    lut,
+    read,
+    save,
+    shared,
+    write,
+)
+from tests.golden import SHARED
 
 # Grey scale, by hand
 
@@ -396,11 +337,8 @@ def test_frames(tmp_path):
 # Files that are refused
 
 
-def encapsulated(stream, syntax, **elements):
-    header = build(np.zeros((4, 4), np.uint8), syntax, **elements)
-    header.PixelData = encapsulate([stream])
-    header["PixelData"].is_undefined_length = True
-    return header
+def compressed(stream, syntax, **elements):
+    return encapsulated([stream], build(np.zeros((4, 4), np.uint8), **elements), syntax)
 
 
 def broken(**elements):
@@ -408,7 +346,8 @@ def broken(**elements):
 
 
 WINDOW = {"WindowCenter": 5, "WindowWidth": 5}
-SIZ = b"\xff\x4f\xff\x51" + struct.pack(">HHIIII", 41, 0, 70000, 70000, 0, 0) + bytes(20)
+SIZE = struct.pack(">HH8IH", 41, 0, 70000, 70000, 0, 0, 70000, 70000, 0, 0, 1)
+SIZ = b"\xff\x4f\xff\x51" + SIZE + bytes(20)
 SOF = b"\xff\xd8\xff\xc3\0\x0b\x08\xff\xf0\xff\xf0\x01\0\0\0" + bytes(20)
 
 
@@ -431,12 +370,12 @@ SOF = b"\xff\xd8\xff\xc3\0\x0b\x08\xff\xf0\xff\xf0\x01\0\0\0" + bytes(20)
          "it is monochrome but has several samples"),
         (broken(**WINDOW, VOILUTFunction=SECRET), r"grey scale cannot be applied \(ValueError"),
         (broken(**WINDOW, RescaleSlope=0, RescaleIntercept=0), "leaves no finite grey values"),
-        (encapsulated(SIZ, JPEG2000Lossless), "claims 70000 x 70000 pixels"),
-        (encapsulated(SOF, JPEGExtended12Bit), "claims 65520 x 65520 pixels"),
-        (encapsulated(SOF[:2] + b"?" + SOF[2:], JPEGExtended12Bit), "header of its compressed"),
-        (encapsulated(SOF.replace(b"\x08", b"\x28"), JPEGExtended12Bit), "header of its compr"),
-        (encapsulated(b"nothing", JPEGBaseline8Bit), r"\(JPEG Baseline .*\) cannot be decoded"),
-        (encapsulated(SOF, "1.2.840.10008.1.2.4.100"), r"transfer syntax MPEG2 .* is not supp"),
+        (compressed(SIZ, JPEG2000Lossless), "claims 4 x 4 x 1 values, .* data 70000 x 70000 x 1"),
+        (compressed(SOF, JPEGExtended12Bit), "4 x 4 x 1 values, .* data 65520 x 65520 x 1"),
+        (compressed(SOF[:2] + b"?" + SOF[2:], JPEGExtended12Bit), "header of its compressed"),
+        (compressed(SOF.replace(b"\x08", b"\x28"), JPEGExtended12Bit), "header of its compr"),
+        (compressed(b"nothing", JPEGBaseline8Bit), "header of its compressed"),
+        (compressed(SOF, "1.2.840.10008.1.2.4.100"), r"transfer syntax MPEG2 .* is not supp"),
         (build(film(), "1.2.3.4"), r"transfer syntax \(unregistered\) is not supported"),
     ],
 )  # fmt: skip
@@ -455,7 +394,7 @@ def test_missing_decoder_names_the_extra(tmp_path, monkeypatch):
     header = build(film())
     header.compress(RLELossless)
     path = save(tmp_path / "a.dcm", header)
-    monkeypatch.setattr(dicom, "get_decoder", lambda _: SimpleNamespace(is_available=False))
+    monkeypatch.setattr(dicom_pixels, "get_decoder", lambda _: SimpleNamespace(is_available=False))
     with pytest.raises(
         ImageReadError, match=r'RLE Lossless needs a decoder .* pip install "cxrssl\[dicom\]"'
     ):
@@ -485,14 +424,14 @@ def test_choice_of_decoder(tmp_path, monkeypatch, syntax, available, chosen):
         used.append(decoding_plugin)
         return film()
 
-    monkeypatch.setattr(dicom, "get_decoder", lambda _: decoder)
-    monkeypatch.setattr(dicom, "pixel_array", decode)
+    monkeypatch.setattr(dicom_pixels, "get_decoder", lambda _: decoder)
+    monkeypatch.setattr(dicom_pixels, "pixel_array", decode)
     read(tmp_path, build(film()))
     assert used == [chosen]
 
 
 def test_deflated_bomb(tmp_path, monkeypatch):
-    monkeypatch.setattr(dicom, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(dicom_header, "_MAX_UNFOLDED", 2**20)
     path = save(
         tmp_path / "a.dcm", build(np.zeros((2000, 2000), np.uint8), DeflatedExplicitVRLittleEndian)
     )
@@ -513,7 +452,7 @@ def test_failing_decoder(tmp_path, monkeypatch, error):
         raise error
 
     path = save(tmp_path / "a.dcm", build(film()))
-    monkeypatch.setattr(dicom, "pixel_array", fail)
+    monkeypatch.setattr(dicom_pixels, "pixel_array", fail)
     with pytest.raises(
         ImageReadError, match=rf"cannot be decoded \(.*{type(error).__name__}\)"
     ) as caught:
@@ -574,13 +513,6 @@ def test_damaged_files_end_in_an_image_or_the_error(tmp_path, scale):
 # Real files
 
 
-def shared(name):
-    path = DATA / "dicom" / name
-    if not path.exists():
-        pytest.skip(f"the shared file {name} is not beside this checkout")
-    return path
-
-
 @pytest.fixture(scope="module")
 def manifest():
     with shared("manifest.csv").open(newline="") as file:
@@ -590,7 +522,7 @@ def manifest():
 def test_every_shared_file_reads_as_its_manifest_says(manifest):
     assert len(manifest) == 50
     for row in manifest:
-        path = DATA / row["path"]
+        path = SHARED / "data" / row["path"]
         if row["decoded"] != "yes":
             with pytest.raises(ImageReadError, match=r"short|lacks|cannot be dec|not supported"):
                 read_image(path, frame=0 if row["frames"] == "3" else None)

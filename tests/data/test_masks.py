@@ -299,6 +299,26 @@ def test_a_file_of_another_size_is_refused(tmp_path):
     assert not isinstance(caught.value, ImageReadError)
 
 
+def test_files_of_another_size_are_brought_to_the_image_if_asked_to(tmp_path):
+    pixels = np.array([[0, 255, 100], [7, 100, 255]], dtype=np.uint8)
+    path = save(tmp_path / "m.png", pixels)
+    references = {"lung": [path], "seven": [f"{path}#7"]}
+    source = MaskSource(references, resize=True, unknown=100)
+    expected = np.array([[[0, 1, 255], [0, 255, 1]], [[0, 0, 255], [1, 255, 0]]])
+    np.testing.assert_array_equal(source.read(0, (2, 3)), expected)
+    np.testing.assert_array_equal(source.read(0, (4, 9)), np.kron(expected, np.ones((1, 2, 3))))
+    # Of two rows the latter has the centre, of three columns the middle one.
+    np.testing.assert_array_equal(source.read(0, (1, 1)), [[[255]], [[255]]])
+
+
+def test_files_are_united(tmp_path):
+    left = save(tmp_path / "a.png", np.array([[255, 100, 0, 100]], dtype=np.uint8))
+    right = save(tmp_path / "b.png", np.array([[100, 255, 0, 0]], dtype=np.uint8))
+    source = MaskSource({"lungs": [f"{left}|{right}", f"{left}#0 | {right}#0"]}, unknown=100)
+    assert source.read(0, (1, 4)).tolist() == [[[1, 1, 0, 255]]]
+    assert source.read(1, (1, 4)).tolist() == [[[255, 255, 1, 1]]]
+
+
 def test_a_file_of_zeros_and_ones_is_refused(tmp_path):
     path = save(tmp_path / "m.png", np.eye(3, dtype=np.uint8))
     with pytest.raises(InputError, match=r"pixels 0 and 1 only.*m\.png#1"):

@@ -60,3 +60,12 @@ def test_splits_of_the_file_are_kept():
 def test_wrong_shares_are_refused(fractions):
     with pytest.raises(InputError, match=r"three shares .* sum 1, got \("):
         assign_splits(make_index(3), fractions)
+
+
+def test_images_of_one_study_stay_together_where_the_patient_is_unknown():
+    index = make_index(300)
+    index["patient_id"] = pd.NA
+    index["study_id"] = pd.array([f"s{n // 3}" for n in range(300)], "string")
+    split = assign_splits(index)
+    assert (split.groupby("study_id")["split"].nunique() == 1).all()
+    assert split["split"].nunique() == 3

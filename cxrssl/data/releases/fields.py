@@ -1,5 +1,6 @@
-"""Sex, age and view in the words of each release, brought to those of the index."""
+"""Sex, age, view and split in the words of each release, brought to those of the index."""
 
+import os
 import re
 from typing import Any, Literal, TypeAlias
 
@@ -7,7 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["ViewPosition", "ages", "sexes", "view_positions"]
+from cxrssl.errors import InputError
+
+__all__ = ["ViewPosition", "ages", "official_splits", "sexes", "view_positions"]
 
 ViewPosition = Literal["PA", "AP", "AP_SUPINE", "LATERAL", "OTHER"]
 
@@ -17,6 +20,7 @@ _OLDEST = 120.0
 _YEARS = {"Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([YMWD]?)")
 _SEXES = {"M": "M", "MALE": "M", "F": "F", "FEMALE": "F", "O": "O", "OTHER": "O"}
+_SPLITS = {"train": "train", "valid": "val", "validate": "val", "test": "test"}
 _VIEWS = {
     "PA": "PA",
     "POSTEROANTERIOR": "PA",
@@ -64,3 +68,24 @@ def view_positions(column: Column) -> Column:
     """
     text = column.str.strip().str.upper()
     return text.map(_VIEWS).astype("string").mask((text != "") & ~text.isin(list(_VIEWS)), "OTHER")
+
+
+def official_splits(column: Column, file: str | os.PathLike[str]) -> Column:
+    """Return train, val or test (n,) for `train`, `valid`, `validate` and `test`.
+
+    Args:
+        column: What the release calls the split of each row.
+        file: Where it stands, for the message.
+
+    Raises:
+        InputError: If a cell is none of these; it names the file, the row and the value.
+    """
+    known = column.str.strip().str.lower().map(_SPLITS).astype("string")
+    wrong = np.flatnonzero(known.isna())
+    if wrong.size:
+        row = int(wrong[0])
+        raise InputError(
+            f"{file}: the split is {column.iloc[row]!r} in row {row + 1}; it is one of "
+            f"{', '.join(_SPLITS)}"
+        )
+    return known

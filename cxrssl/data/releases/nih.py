@@ -33,6 +33,7 @@ class NIHChestXray14(Release):
     """
 
     title: ClassVar[str] = "NIH ChestX-ray14"
+    also: ClassVar[tuple[str, ...]] = ("boxes",)
     collection: ClassVar[str] = "nih"
     findings: ClassVar[tuple[str, ...]] = NIH_FINDINGS
     counts: ClassVar[dict[str, int]] = {

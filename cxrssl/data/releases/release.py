@@ -35,12 +35,15 @@ class Release(CXRDataModule, ABC):
     Args:
         root: Folder of the release.
         images: Folder of the images, where it is another: resized copies, or the images that a
-            release of labels speaks of. Another suffix than the release's is as good.
+            release of labels speaks of. Another suffix than the release's is as good. Boxes and
+            masks stay in the frame of the release's own images.
         view_positions: Views to keep, of PA, AP, AP_SUPINE, LATERAL and OTHER; all if None.
         vocabulary: ``release`` keeps the findings and their spelling; ``common`` brings them to
             those that all releases share, see `cxrssl.data.releases.vocabulary`.
         validation: Share of the training patients that validate, where the official split has no
             validation images.
+        train_on: Official splits whose images are trained on. Pretraining corpora often take all:
+            ``[train, val, test]``; `cxrssl check` says what that exposes.
         split_seed: Another seed draws other splits. Unlike those of a folder they do not follow the
             seed of the run, so that what was held out of one run is held out of the next.
         incomplete: Whether images that the tables name and the folder lacks are left out with a
@@ -60,6 +63,9 @@ class Release(CXRDataModule, ABC):
 
     findings: ClassVar[tuple[str, ...]] = ()
     """Its labels, in the release's spelling and order."""
+
+    also: ClassVar[tuple[str, ...]] = ()
+    """What else it has, of ``boxes`` and ``reports``."""
 
     structures_of_masks: ClassVar[tuple[str, ...]] = ()
     """What it has masks of."""
@@ -81,6 +87,7 @@ class Release(CXRDataModule, ABC):
         view_positions: list[ViewPosition] | None = None,
         vocabulary: Literal["release", "common"] = "release",
         validation: float = 0.1,
+        train_on: list[Literal["train", "val", "test"]] | None = None,
         split_seed: int = 0,
         incomplete: Literal["warn", "refuse"] = "warn",
         **options: Any,
@@ -94,6 +101,7 @@ class Release(CXRDataModule, ABC):
         self.view_positions = view_positions
         self.vocabulary = vocabulary
         self.validation = validation
+        self.train_on = ["train"] if train_on is None else train_on
         self.split_seed = split_seed
         self.incomplete = incomplete
 
@@ -110,6 +118,13 @@ class Release(CXRDataModule, ABC):
         ``split``; rows whose split is missing are divided by patient.
         """
 
+    def common_labels(self, index: pd.DataFrame) -> pd.DataFrame:
+        """Return the labels of the common vocabulary of an index with those of the release.
+
+        A release whose words mean something else than those of others says so here.
+        """
+        return to_common(index, label_names(index))
+
     # What follows from it.
 
     def make_index(self) -> pd.DataFrame:
@@ -118,18 +133,10 @@ class Release(CXRDataModule, ABC):
         for folder in (root, Path(self.images_root)):
             if not folder.is_dir():
                 raise InputError(f"{folder} is no folder: give the folder of {self.title} as root")
-        frame = self._present(self.read_release(root))
-        if self.view_positions is not None:
-            frame = frame[frame["view_position"].isin(self.view_positions)].reset_index(drop=True)
-            if frame.empty:
-                raise InputError(
-                    f"no image of {root} is {' or '.join(self.view_positions)}: check "
-                    "view_positions"
-                )
-        frame = self._with_origins(frame)
+        frame = self._with_origins(self._of_views(self._present(self.read_release(root))))
         if self.vocabulary == "common":
             findings = label_names(frame)
-            frame = pd.concat([frame.drop(columns=findings), to_common(frame, findings)], axis=1)
+            frame = pd.concat([frame.drop(columns=findings), self.common_labels(frame)], axis=1)
         frame["dataset"] = type(self).__name__
         frame["path"] = [os.path.join(self.images_root, path) for path in frame["path"]]
         return self._with_splits(frame)
@@ -149,6 +156,20 @@ class Release(CXRDataModule, ABC):
         frame["path"] = pd.array(found[there], dtype="string")
         return frame
 
+    def _of_views(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows whose view is wanted."""
+        if self.view_positions is None:
+            return frame
+        if "view_position" not in frame:
+            raise InputError(f"{self.title} does not tell views: leave view_positions out")
+        chosen = frame[frame["view_position"].isin(self.view_positions)].reset_index(drop=True)
+        if chosen.empty:
+            raise InputError(
+                f"no image of {self.root} is {' or '.join(self.view_positions)}: check "
+                "view_positions"
+            )
+        return chosen
+
     def _report(self, missing: int, names: Sequence[str], of: int) -> None:
         message = (
             f"{self.title} in {self.images_root}: {missing} of {of} images are not there, for "
@@ -165,7 +186,8 @@ class Release(CXRDataModule, ABC):
         sources = {"origin": "image", "origin_patient": "patient_id"}
         for column, source in sources.items():
             if column not in frame and source in frame:
-                frame[column] = f"{self.collection}:" + frame[source].astype("string")
+                name = frame[source].astype("string")
+                frame[column] = f"{self.collection}:" + name.mask(name == "")
         return frame.drop(columns="image", errors="ignore")
 
     def _with_splits(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -173,6 +195,7 @@ class Release(CXRDataModule, ABC):
         nothing = pd.array([pd.NA] * len(frame), dtype="string")
         lacking = {name: nothing for name in ("patient_id", "split") if name not in frame}
         frame = frame.assign(**lacking)
+        frame = frame.assign(split=frame["split"].mask(frame["split"].isin(self.train_on), "train"))
         frame = self._divide(frame, frame["split"].isna(), self.split)
         train = frame["split"] == "train"
         if self.validation and train.any() and not (frame["split"] == "val").any():

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from cxrssl.errors import InputError
 
-__all__ = ["labels_of_columns", "labels_of_lists", "number", "parse_list", "read_table"]
+__all__ = [
+    "labels_of_columns",
+    "labels_of_lists",
+    "number",
+    "parse_list",
+    "read_table",
+    "require_columns",
+]
 
 Column: TypeAlias = "pd.Series[Any]"
 
@@ -44,14 +51,25 @@ def read_table(
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a table: {error}") from error
     table.columns = pd.Index([str(name).strip() for name in table.columns])
+    require_columns(table, required, path)
+    # A short row leaves cells that no option turns into text.
+    return table.fillna("")
+
+
+def require_columns(
+    table: pd.DataFrame, required: Iterable[str], path: str | os.PathLike[str]
+) -> None:
+    """Refuse a table of a file without some columns.
+
+    Raises:
+        InputError: If it lacks one; it names the file, the column and those there are.
+    """
     lacking = [name for name in required if name not in table]
     if lacking:
         raise InputError(
             f"{path} has no column {', '.join(map(repr, lacking))}; it has "
             f"{', '.join(map(repr, table.columns))}: is it the table of another release?"
         )
-    # A short row leaves cells that no option turns into text.
-    return table.fillna("")
 
 
 def labels_of_columns(

@@ -2,6 +2,11 @@
 
 import cv2
 import numpy as np
+from pydicom import Dataset, dcmwrite
+from pydicom.config import disable_value_validation
+from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
 
 from cxrssl.data import read_image
 
@@ -24,6 +29,34 @@ def write_image(path, pixels=None, channels=1):
     return path
 
 
+def write_dicom(path, seed=0, jpeg=False, **elements):
+    """Write a DICOM file of any suffix, explicit little endian or JPEG Baseline, with its folders.
+
+    Elements of the header are written as they are given, be they against the rules of their kind.
+    """
+    header = Dataset()
+    header.file_meta = FileMetaDataset()
+    header.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+    header.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    header.file_meta.TransferSyntaxUID = JPEGBaseline8Bit if jpeg else ExplicitVRLittleEndian
+    header.PhotometricInterpretation = "MONOCHROME2"
+    header.SamplesPerPixel = 1
+    header.Rows = header.Columns = SIZE
+    header.BitsAllocated = header.BitsStored = 8
+    header.HighBit = 7
+    header.PixelRepresentation = 0
+    pixels = grey(seed)
+    encoded = cv2.imencode(".jpg", pixels)[1].tobytes() if jpeg else b""
+    header.PixelData = encapsulate([encoded]) if jpeg else pixels.tobytes()
+    header["PixelData"].VR = "OB"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with disable_value_validation():
+        for keyword, value in elements.items():
+            setattr(header, keyword, value)
+        dcmwrite(path, header, enforce_file_format=True)
+    return path
+
+
 def write_text(path, text, newline="\n"):
     """Write a text file, with its folders and the line ends that are asked for."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +72,7 @@ def check_release(module):
     assert index["path"].is_unique
     for path in index["path"]:
         assert read_image(path).pixels.ndim == 2
-    labels = index[module.labels].to_numpy()
+    labels = index[module.labels].to_numpy(dtype=np.float32)
     assert np.isin(labels[~np.isnan(labels)], (1, 0, -1)).all()
     assert index["split"].isin(("train", "val", "test")).all()
     if module.vocabulary == "release":

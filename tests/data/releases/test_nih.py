@@ -21,21 +21,26 @@ ROWS = [
 FOLDERS = ["images_001", "images_002", "images_002", "images_001", "images_001", "images_003"]
 
 
-@pytest.fixture
-def root(tmp_path):
-    write_text(tmp_path / "Data_Entry_2017_v2020.csv", "\n".join([HEADER, *ROWS]) + "\n")
+def write_nih(root):
+    """Write the miniature release into a folder, and return it."""
+    write_text(root / "Data_Entry_2017_v2020.csv", "\n".join([HEADER, *ROWS]) + "\n")
     for number, (row, folder) in enumerate(zip(ROWS, FOLDERS, strict=True)):
-        path = tmp_path / folder / "images" / row.partition(",")[0]
+        path = root / folder / "images" / row.partition(",")[0]
         write_image(path, number, channels=4 if number == 2 else 1)
     write_text(
-        tmp_path / "BBox_List_2017.csv",
+        root / "BBox_List_2017.csv",
         "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
         "00000003_001.png,Infiltrate,2.5,3,10,4,,,\n00000003_001.png,Mass,0,0,1,1,,,\n",
     )
-    write_text(tmp_path / "train_val_list.txt", "\n".join(row.split(",")[0] for row in ROWS[:3]))
+    write_text(root / "train_val_list.txt", "\n".join(row.split(",")[0] for row in ROWS[:3]))
     test = "\n".join(row.split(",")[0] for row in ROWS[3:])
-    write_text(tmp_path / "test_list.txt", test + "\n")
-    return tmp_path
+    write_text(root / "test_list.txt", test + "\n")
+    return root
+
+
+@pytest.fixture
+def root(tmp_path):
+    return write_nih(tmp_path)
 
 
 def test_the_whole_release(root):
