@@ -26,7 +26,7 @@ ALLOWED = {
         "gathering",
     },
     "analysis": {"backbones", "views", "errors"},
-    "checking": {"data", "errors", "exit_codes", "repeated"},
+    "checking": {"data", "errors", "exit_codes", "arguments"},
     "evaluation": {
         "analysis",
         "backbones",
@@ -35,10 +35,10 @@ ALLOWED = {
         "tasks",
         "errors",
         "exit_codes",
-        "repeated",
+        "arguments",
     },
     "indexing": {"data", "errors", "exit_codes"},
-    "packing": {"data", "views", "errors", "exit_codes"},
+    "packing": {"data", "views", "errors", "exit_codes", "arguments"},
     "callbacks": {"analysis", "objectives", "tasks", "errors", "gathering"},
 }
 WITHOUT_LIGHTNING = {"losses", "backbones", "heads", "views", "analysis"}

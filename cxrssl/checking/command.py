@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
+from cxrssl.arguments import appending
 from cxrssl.checking.check import FINGERPRINTS, TABLES, check
 from cxrssl.checking.summary import summary
 
@@ -15,7 +16,6 @@ from cxrssl.data import CXRDataModule
 from cxrssl.data.duplicates import index_and_root
 from cxrssl.errors import InputError
 from cxrssl.exit_codes import exit_code
-from cxrssl.repeated import appending
 
 __all__ = ["run"]
 

@@ -13,16 +13,18 @@ from pydicom.uid import (
     JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
+    JPEGTransferSyntaxes,
     RLELossless,
 )
 
 from cxrssl.data.dicom_header import PIXELS
 from cxrssl.data.jpeg import jpeg_frame
+from cxrssl.data.jpeg_stream import is_whole_jpeg
 from cxrssl.data.reading import MAX_PIXELS, UnreadableError
 
 __all__ = ["find_decoder", "read_pixels"]
 
-# gdcm comes late because a damaged stream can make it abort the process. For JPEG-LS, pylibjpeg
+# gdcm comes late because a damaged stream can make it end the process. For JPEG-LS, pylibjpeg
 # would show damage that pyjpegls reports. Pillow is at hand wherever torchvision is, so that
 # baseline JPEG looks the same on every machine; it knows only 8 of the 12 bits of extended JPEG.
 _PLUGIN_ORDER = ("pyjpegls", "pylibjpeg", "pillow", "pydicom", "gdcm")
@@ -73,7 +75,7 @@ def read_pixels(header: Dataset, decoder: Decoder, index: int, count: int) -> ND
     size = _check_claim(header)
     if decoder.is_encapsulated:
         stream = get_frame(header.PixelData, index, number_of_frames=count)
-        _check_stream(stream, header, decoder.UID, size)
+        _check_stream(stream, header, decoder, size)
         return _decode(header, decoder, index)
     _check_length(header, count)
     below = _bits_below(header)
@@ -139,15 +141,21 @@ def _check_length(header: Dataset, count: int) -> None:
         raise UnreadableError(f"its pixel data is cut short: {size} of {needed} bytes")
 
 
-def _check_stream(stream: bytes, header: Dataset, syntax: UID, size: int) -> None:
-    """Refuse a damaged or huge frame header, which may bring a decoder, and the process, down."""
+def _check_stream(stream: bytes, header: Dataset, decoder: Decoder, size: int) -> None:
+    """Refuse a damaged or huge stream, which may bring a decoder, and the process, down."""
+    syntax, plugin = decoder.UID, _choose_plugin(decoder)
     if syntax == RLELossless:
         if size > _RLE_GAIN * len(stream):
             raise UnreadableError(f"its pixel data is cut short: {len(stream)} bytes for {size}")
         return
-    claim = _claim_of_j2k(stream) if syntax in JPEG2000TransferSyntaxes else _claim_of_jpeg(stream)
+    if syntax in JPEG2000TransferSyntaxes:
+        claim = _claim_of_j2k(stream)
+    else:
+        claim = _claim_of_jpeg(stream, header.BitsAllocated)
     if claim is None:
         raise UnreadableError("the header of its compressed pixel data is damaged")
+    if syntax in JPEGTransferSyntaxes and plugin == "gdcm" and not is_whole_jpeg(stream):
+        raise UnreadableError("its compressed pixel data is damaged or cut short")
     wanted = header.Columns, header.Rows, int(header.get("SamplesPerPixel", 1))
     if claim != wanted:
         raise UnreadableError(
@@ -160,10 +168,10 @@ def _product(claim: tuple[int, int, int]) -> str:
     return " x ".join(map(str, claim))
 
 
-def _claim_of_jpeg(stream: bytes) -> tuple[int, int, int] | None:
-    """Return (width, height, samples) as a JPEG or JPEG-LS stream has them."""
+def _claim_of_jpeg(stream: bytes, allocated: int) -> tuple[int, int, int] | None:
+    """Return (width, height, samples) as a JPEG or JPEG-LS stream has them; None beyond 16 bits."""
     claim = jpeg_frame(stream, strict=True) if stream.startswith(b"\xff\xd8") else None
-    if claim is None or not 2 <= claim.precision <= 16:
+    if claim is None or not 2 <= claim.precision <= allocated <= 16:
         return None
     return claim.width, claim.height, claim.samples
 

@@ -14,6 +14,7 @@ from pyarrow import fs
 from cxrssl.errors import InputError
 
 __all__ = [
+    "FORMAT",
     "INDEX",
     "MANIFEST",
     "TABLE",
@@ -27,6 +28,9 @@ __all__ = [
 
 MANIFEST = "packed.json"
 """File of a store that says how it was packed and whether it is complete."""
+
+FORMAT = 1
+"""Version of what is written; another one is not read."""
 
 INDEX = "index.parquet"
 """File of a store with the columns of every index; paths are names of images in the store."""
@@ -81,8 +85,13 @@ def read_manifest(filesystem: Any, place: str, folder: str) -> dict[str, Any]:
     try:
         with filesystem.open_input_file(f"{place}/{MANIFEST}") as file:
             manifest: dict[str, Any] = json.loads(file.read())
-    except (OSError, ValueError) as error:
+        version = manifest["settings"]["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder} is no packed store: {error}") from None
+    if version != FORMAT:
+        raise InputError(
+            f"the packed store {folder} has format {version} and {FORMAT} is read here: pack again"
+        )
     if not manifest["complete"]:
         raise InputError(
             f"the packed store {folder} is not complete: run the same cxrssl pack again, which "

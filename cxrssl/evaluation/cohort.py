@@ -14,7 +14,7 @@ from cxrssl.analysis.resampling import patients_of
 from cxrssl.analysis.subgroups import age_bands
 from cxrssl.data import SPLITS, CXRDataModule
 from cxrssl.data.splits import stable_fractions
-from cxrssl.data.subsets import few_shot, nested_subset
+from cxrssl.data.subsets import few_shot, image_names, nested_subset
 from cxrssl.errors import InputError
 from cxrssl.evaluation.options import EvaluationOptions, Group
 
@@ -122,7 +122,7 @@ def choose_images(data: CXRDataModule, options: EvaluationOptions) -> Cohort:
     findings = list(data.views.targets.findings) if data.views is not None else []
     labels = rows[findings].to_numpy(dtype=np.float32, copy=True)
     if options.balance:
-        _balance(labels, rows, findings, options.seed)
+        _balance(labels, rows.assign(name=image_names(rows, data.image_folder)), findings, options)
         used = np.flatnonzero(known_labels(labels).any(1))
         rows, labels = rows.iloc[used], labels[used]
     return _cohort(rows, findings, labels, data.image_folder)
@@ -171,11 +171,17 @@ def _view(name: Any) -> Literal["frontal", "lateral"] | None:
 
 
 def _balance(
-    labels: NDArray[np.float32], rows: pd.DataFrame, findings: Sequence[str], seed: int
+    labels: NDArray[np.float32],
+    rows: pd.DataFrame,
+    findings: Sequence[str],
+    options: EvaluationOptions,
 ) -> None:
-    """Forget negatives until each finding has at most as many as positives in each split."""
+    """Forget negatives until each finding has at most as many as positives in each split.
+
+    The order is one of a hash of seed, finding and ``name``.
+    """
     for column, finding in enumerate(findings):
-        order = np.argsort(stable_fractions(seed, f"negative {finding} " + rows["path"]))
+        order = np.argsort(stable_fractions(options.seed, f"negative {finding} " + rows["name"]))
         for split in SPLITS:
             of_split = order[(rows["split"] == split).to_numpy()[order]]
             values = labels[of_split, column]

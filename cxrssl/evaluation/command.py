@@ -9,6 +9,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 # Bare class names on the command line resolve among the classes that have been imported.
+from cxrssl.arguments import appending, place_index
 from cxrssl.backbones import Backbone, load_encoder
 from cxrssl.data import CXRDataModule
 from cxrssl.errors import InputError
@@ -16,7 +17,6 @@ from cxrssl.evaluation.options import EvaluationOptions
 from cxrssl.evaluation.run import evaluate
 from cxrssl.evaluation.table import score_table
 from cxrssl.exit_codes import exit_code
-from cxrssl.repeated import appending
 
 __all__ = ["run"]
 
@@ -34,7 +34,7 @@ def run(arguments: Sequence[str]) -> int:
 def _run(arguments: Sequence[str]) -> None:
     parser = _parser()
     config = parser.parse_args(appending(arguments, "--encoder", "--pretrained_on"))
-    _place_index(config)
+    place_index(config)
     made = parser.instantiate(config)
     encoders = _encoders(made)
     names = [field.name for field in fields(EvaluationOptions)]
@@ -82,25 +82,6 @@ def _parser() -> ArgumentParser:
     parser.set_defaults({"data": {"class_path": "CXRDataModule"}})
     parser.add_class_arguments(EvaluationOptions, None)
     return parser
-
-
-def _place_index(config: Namespace) -> None:
-    """Hand the index to the data module.
-
-    Raises:
-        InputError: If that has one already or takes none.
-    """
-    index = config.get("index")
-    if index is None:
-        return
-    arguments = config.data.init_args
-    if "index" not in arguments:
-        raise InputError(
-            f"{config.data.class_path.split('.')[-1]} takes no index: leave {index!r} out"
-        )
-    if arguments.index is not None:
-        raise InputError(f"there are two indexes, {index!r} and data.index: give one of them")
-    arguments.index = index
 
 
 def _encoders(made: Namespace) -> dict[str, Backbone]:

@@ -8,8 +8,8 @@ from dataclasses import fields
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 # Bare class names on the command line resolve among the classes that have been imported.
+from cxrssl.arguments import place_index
 from cxrssl.data import CXRDataModule
-from cxrssl.errors import InputError
 from cxrssl.exit_codes import exit_code
 from cxrssl.packing.options import PackOptions
 from cxrssl.packing.pack import Packed, pack, verify_store
@@ -22,10 +22,6 @@ Decode the images of an index once, on all cores, into a store that training rea
 --data.index OUT takes the place of the files, for every command. INDEX is what CXRDataModule takes,
 or there is none and --data names a dataset. Run again, it goes on where it was; OUT --verify alone
 checks a store."""
-_LOADING = {
-    "views", "batch_size", "num_workers", "max_corrupt", "probe_images", "pin_memory", "subset",
-    "subset_seed",
-}  # fmt: skip
 _SWITCHES = {
     "retry": "Try images again that could not be read before.",
     "verify": "Read the finished store back and check every image.",
@@ -40,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
 def _run(arguments: Sequence[str]) -> None:
     parser = _parser()
     config = parser.parse_args(list(arguments))
-    _place_index(config)
+    place_index(config)
     options = PackOptions(**{field.name: config[field.name] for field in fields(PackOptions)})
     if not (options.verify and _without_images(config)):
         data: CXRDataModule = parser.instantiate(config).data
@@ -67,7 +63,7 @@ def _parser() -> ArgumentParser:
         help="CSV, Parquet file, pattern or folder; short for --data.index.",
     )
     parser.add_argument("out", type=str, help="Folder of the store.")
-    parser.add_subclass_arguments(CXRDataModule, "data", skip=_LOADING, required=False)
+    parser.add_subclass_arguments(CXRDataModule, "data", skip={"views"}, required=False)
     parser.set_defaults({"data": {"class_path": "CXRDataModule"}})
     parser.add_class_arguments(PackOptions, None, skip=set(_SWITCHES))
     for name, text in _SWITCHES.items():
@@ -75,25 +71,6 @@ def _parser() -> ArgumentParser:
             f"--{name}", action=ActionYesNo(no_prefix="no_"), default=False, help=text
         )
     return parser
-
-
-def _place_index(config: Namespace) -> None:
-    """Hand the index to the data module.
-
-    Raises:
-        InputError: If that has one already or takes none.
-    """
-    index = config.get("index")
-    if index is None:
-        return
-    arguments = config.data.init_args
-    if "index" not in arguments:
-        raise InputError(
-            f"{config.data.class_path.split('.')[-1]} takes no index: leave {index!r} out"
-        )
-    if arguments.index is not None:
-        raise InputError(f"there are two indexes, {index!r} and data.index: give one of them")
-    arguments.index = index
 
 
 def _without_images(config: Namespace) -> bool:

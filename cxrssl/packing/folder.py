@@ -56,6 +56,8 @@ class StoreFolder:
         if not tables:
             return pd.DataFrame(columns=list(TABLE_COLUMNS))
         table = pd.concat(tables, ignore_index=True)
+        # A run that was killed when they had become one has left both.
+        table = table.drop_duplicates(["shard", "offset"])
         shards = table.groupby("shard", sort=False)
         again = {int(rows["shard"].iloc[0]) for _, rows in shards if not self._there(rows)}
         if retry:

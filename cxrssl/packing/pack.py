@@ -18,6 +18,7 @@ from cxrssl.data.failures import FailureLog, TooManyCorruptImagesError
 from cxrssl.data.image import ImageReadError
 from cxrssl.data.indexed import IndexedImages
 from cxrssl.data.packed import PackedStore
+from cxrssl.data.packed_folder import FORMAT
 from cxrssl.data.subsets import image_names
 from cxrssl.errors import InputError
 from cxrssl.packing.folder import StoreFolder
@@ -28,7 +29,6 @@ from cxrssl.packing.shard import Images, write_shard
 
 __all__ = ["Packed", "pack", "verify_store"]
 
-_FORMAT = 1
 _MOST_PER_SHARD, _LEAST_PER_SHARD, _SHARDS = 512, 16, 128
 
 
@@ -139,7 +139,7 @@ def _settings(
         digest.update(f"{text}\0".encode())
     masks = {"structures": structures} | ({"masks": asdict(data.mask_rules)} if structures else {})
     return {
-        "format": _FORMAT,
+        "format": FORMAT,
         "size": options.size,
         "bits": options.bits,
         "compression": options.compression,

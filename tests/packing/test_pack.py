@@ -11,6 +11,7 @@ from cxrssl.data.packed import PackedImages, PackedStore
 from cxrssl.data.releases.boxes import Box, format_boxes, parse_boxes
 from cxrssl.errors import InputError
 from cxrssl.packing import pack as packing
+from cxrssl.packing.folder import StoreFolder
 from cxrssl.packing.options import PackOptions
 from cxrssl.packing.pack import pack, verify_store
 from cxrssl.packing.shard import reduced_shape
@@ -98,6 +99,17 @@ def test_a_damaged_table_is_written_again(tmp_path, name):
     (store / name).write_bytes(whole[name][:900] + b"?" + whole[name][901:])
     pack(CXRDataModule(index), store, ONE)
     assert contents(store) == whole
+
+
+def test_a_run_that_was_killed_between_joining_tables_and_removing_them(tmp_path, monkeypatch):
+    index = write_index(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreFolder, "_clear", lambda self: None)
+        pack(CXRDataModule(index), store := tmp_path / "store", ONE)
+    assert len(list(store.glob("images-*.parquet"))) == 3
+    pack(CXRDataModule(index), store, ONE)
+    pack(CXRDataModule(index), tmp_path / "whole", ONE)
+    assert contents(store) == contents(tmp_path / "whole")
 
 
 def test_new_labels_need_no_decoding(tmp_path):

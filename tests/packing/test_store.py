@@ -151,6 +151,13 @@ def test_what_is_no_store(tmp_path):
         CXRDataModule(f"file://{tmp_path}").index  # noqa: B018
 
 
+def test_a_store_of_another_version(store):
+    manifest = store / "packed.json"
+    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(InputError, match="has format 2 and 1 is read here"):
+        CXRDataModule(str(store)).index  # noqa: B018
+
+
 def test_a_uri_is_the_folder(packed):
     make = partial(CXRDataModule, views=DrawViews(), batch_size=4, num_workers=0, seed=5)
     folder, uri = make(str(packed / "store")), make(f"file://{packed}/store/index.parquet")
