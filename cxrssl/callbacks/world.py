@@ -56,7 +56,7 @@ class ImageData(Protocol):
     def rows(self, split: str) -> pd.DataFrame:
         """Return the rows of a split."""
 
-    def make_source(self, rows: pd.DataFrame) -> Sequence[NDArray[np.uint8]]:
+    def shown_source(self, rows: pd.DataFrame) -> Sequence[NDArray[np.uint8]]:
         """Return the images (H, W) uint8 of some rows."""
 
 
@@ -213,14 +213,14 @@ def _as_world(module: LightningModule) -> PredictsWorld | None:
 def _as_image_data(trainer: Trainer) -> ImageData | None:
     """Return the trainer's data module if its images can be read one by one."""
     data: Any = getattr(trainer, "datamodule", None)
-    complete = all(hasattr(data, name) for name in ("rows", "make_source"))
+    complete = all(hasattr(data, name) for name in ("rows", "shown_source"))
     return cast(ImageData, data) if complete else None
 
 
 def _read(data: ImageData, count: int) -> list[NDArray[np.uint8]]:
     """Return evenly spaced test images, without those that cannot be read."""
     rows = data.rows("test")
-    source = data.make_source(rows)
+    source = data.shown_source(rows)
     images = []
     for number in np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int).tolist():
         try:

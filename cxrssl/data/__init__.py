@@ -9,6 +9,7 @@ from cxrssl.data.index import load_index
 from cxrssl.data.masks import MaskSource, decode_runs, encode_runs, fill_polygons
 from cxrssl.data.merged import Merged
 from cxrssl.data.phantom_datamodule import PhantomDataModule
+from cxrssl.data.polarity import looks_inverted
 from cxrssl.data.releases import (
     BIMCVCOVID19,
     BRAX,
@@ -117,6 +118,7 @@ __all__ = [
     "fill_polygons",
     "label_names",
     "load_index",
+    "looks_inverted",
     "nested_subset",
     "read_image",
     "validate_index",

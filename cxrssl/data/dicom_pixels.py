@@ -33,8 +33,8 @@ _PLUGIN_ORDERS: dict[str, tuple[str, ...]] = {
     JPEGExtended12Bit: ("pylibjpeg", "gdcm", "pillow"),
 }
 
-_MAX_FRAME = 4 * MAX_PIXELS
-"""Bytes of a frame: 16 bits of the largest image, twice."""
+_MAX_FRAME = 2 * MAX_PIXELS
+"""Bytes of a frame: the largest image of 16 bits."""
 
 _MAX_TILES = 2**12
 """Tiles of a JPEG 2000 stream, each of which takes memory before it is decoded."""
@@ -43,7 +43,7 @@ _RLE_GAIN = 64
 """Largest factor by which run-length coding unfolds: two bytes stand for 128."""
 
 _MAX_PIXELS_WIDE = MAX_PIXELS // 4
-"""Largest image of more than 16 bits, whose values are rendered one by one in float64."""
+"""Largest image in colour or of more than 16 bits, whose values are converted in floats."""
 
 
 def find_decoder(syntax: UID) -> Decoder:
@@ -121,11 +121,12 @@ def _choose_plugin(decoder: Decoder) -> str:
 def _check_claim(header: Dataset) -> int:
     """Return the bytes that a frame unfolds to; refuse those that no memory should hold."""
     pixels, bits = header.Rows * header.Columns, header.BitsAllocated
-    size = int(pixels * int(header.get("SamplesPerPixel", 1)) * bits // 8)
-    if size > _MAX_FRAME or (bits > 16 and pixels > _MAX_PIXELS_WIDE):
+    samples = int(header.get("SamplesPerPixel", 1))
+    size = int(pixels * samples * bits // 8)
+    if size > _MAX_FRAME or (pixels > _MAX_PIXELS_WIDE and (samples > 1 or bits > 16)):
         raise UnreadableError(
-            f"its header claims {header.Columns} x {header.Rows} pixels of {bits} bits, more than "
-            "any radiograph has"
+            f"its header claims {header.Columns} x {header.Rows} pixels of {samples} x {bits} "
+            "bits, more than any radiograph has"
         )
     return size
 
@@ -143,7 +144,7 @@ def _check_length(header: Dataset, count: int) -> None:
 
 def _check_stream(stream: bytes, header: Dataset, decoder: Decoder, size: int) -> None:
     """Refuse a damaged or huge stream, which may bring a decoder, and the process, down."""
-    syntax, plugin = decoder.UID, _choose_plugin(decoder)
+    syntax = decoder.UID
     if syntax == RLELossless:
         if size > _RLE_GAIN * len(stream):
             raise UnreadableError(f"its pixel data is cut short: {len(stream)} bytes for {size}")
@@ -154,14 +155,25 @@ def _check_stream(stream: bytes, header: Dataset, decoder: Decoder, size: int) -
         claim = _claim_of_jpeg(stream, header.BitsAllocated)
     if claim is None:
         raise UnreadableError("the header of its compressed pixel data is damaged")
-    if syntax in JPEGTransferSyntaxes and plugin == "gdcm" and not is_whole_jpeg(stream):
-        raise UnreadableError("its compressed pixel data is damaged or cut short")
     wanted = header.Columns, header.Rows, int(header.get("SamplesPerPixel", 1))
     if claim != wanted:
         raise UnreadableError(
             f"its header claims {_product(wanted)} values, its compressed pixel data "
             f"{_product(claim)}"
         )
+    if syntax in JPEGTransferSyntaxes and _choose_plugin(decoder) == "gdcm":
+        _check_for_gdcm(stream, header, syntax)
+
+
+def _check_for_gdcm(stream: bytes, header: Dataset, syntax: UID) -> None:
+    """Refuse what gdcm cannot decode, or ends the process over."""
+    if syntax == JPEGExtended12Bit and header.BitsStored > 8:
+        raise UnreadableError(
+            f"its transfer syntax {syntax.name} of more than 8 bits needs a decoder that is not "
+            "installed: pip install pylibjpeg-libjpeg, whose licence is the GPL"
+        )
+    if not is_whole_jpeg(stream):
+        raise UnreadableError("its compressed pixel data is damaged or cut short")
 
 
 def _product(claim: tuple[int, int, int]) -> str:

@@ -134,7 +134,7 @@ def embed_images(
 
 def _batches(data: CXRDataModule, rows: pd.DataFrame, view: EvalView) -> Iterator[dict[str, Any]]:
     """Yield each image once, in order; too many corrupt ones are an error."""
-    dataset = EvalDataset(data.make_source(rows), view, np.zeros((len(rows), 0), np.float32))
+    dataset = EvalDataset(data.shown_source(rows), view, np.zeros((len(rows), 0), np.float32))
     sampler = FixedBatchSampler(np.arange(len(rows)), data.batch_size, 0, 1)
     failures = FailureLog(len(data.index), data.max_corrupt)
     loader = plan_loader(dataset, sampler, num_workers=data.num_workers, pin_memory=data.pin_memory)

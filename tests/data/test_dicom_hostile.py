@@ -14,6 +14,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGExtended12Bit,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
@@ -113,7 +114,7 @@ def test_long_elements(tmp_path):
         ({"Rows": 8192, "Columns": 8193}, "claims 8193 x 8192 pixels; from 1 to"),
         ({"Rows": 8000, "Columns": 8000, "SamplesPerPixel": 65535}, "more than any radiograph"),
         ({"Rows": 8000, "Columns": 8000, "BitsAllocated": 65528}, "more than any radiograph"),
-        ({"Rows": 8000, "Columns": 8000, "BitsAllocated": 32}, "8000 x 8000 pixels of 32 bits"),
+        ({"Rows": 8000, "Columns": 8000, "BitsAllocated": 32}, "8000 x 8000 pixels of 1 x 32 bits"),
         ({"Rows": 8000, "Columns": 8000}, "cut short: 2146 of 128000000 bytes"),
         ({"NumberOfFrames": 2**31 - 1}, "cut short: 2146 of"),
         ({"BitsStored": 200}, "cannot be decoded"),
@@ -147,12 +148,22 @@ def jpeg(width=4, height=4, samples=1, precision=8, marker=b"\xff\xc3"):
         (j2k(), JPEGLSLossless, "is damaged"),
         (jpeg(precision=1) + bytes(9), JPEGLosslessSV1, "is damaged"),
         (b"\xff\xd8" + b"\xff" * 2**18 + jpeg()[2:] + bytes(9), JPEGLosslessSV1, "is damaged"),
+        (jpeg(precision=12) + bytes(9), JPEGLosslessSV1, "is damaged"),  # in eight bits
+        (jpeg() + bytes(9), JPEGLosslessSV1, "compressed pixel data is damaged or cut short"),
         (bytes(64), RLELossless, "cannot be decoded"),
     ],
 )
 def test_streams_that_claim_something_else(tmp_path, stream, syntax, cause):
     header = encapsulated([stream], build(np.zeros((4, 4), np.uint8)), syntax)
     refused(save(tmp_path / "a.dcm", header), cause)
+
+
+def test_extended_jpeg_of_twelve_bits_names_its_decoder(tmp_path, monkeypatch):
+    monkeypatch.setattr(dicom_pixels, "_choose_plugin", lambda _: "gdcm")
+    header = build(np.zeros((4, 4), np.uint16), BitsStored=12, HighBit=11)
+    stream = jpeg(precision=12, marker=b"\xff\xc1") + bytes(9)
+    path = save(tmp_path / "a.dcm", encapsulated([stream], header, JPEGExtended12Bit))
+    refused(path, r"more than 8 bits needs a decoder .* pip install pylibjpeg-libjpeg, .* GPL")
 
 
 def test_runs_cannot_unfold_to_more_than_their_code_allows(tmp_path):
