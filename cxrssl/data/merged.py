@@ -46,7 +46,8 @@ class Merged(CXRDataModule):
         weights: How often an image of a source is drawn relative to others, 1 where absent.
         balance: Exponent of the size of a source in how often it is drawn: 1 as it is, 0 each
             source equally often.
-        caps: Most training images by source; patients are taken whole.
+        caps: Most training images by source; patients are taken whole, others with another
+            `subset_seed`.
         deduplicate: ``origin`` keeps one of the images with the same file or origin, and one of
             those that look the same where there are `fingerprints`; ``off`` only one of each file.
         fingerprints: File that ``cxrssl check`` wrote of all images, those held out among them.
@@ -78,6 +79,12 @@ class Merged(CXRDataModule):
         super().__init__(index=None, root=None, columns=None, labels=None, **options)
         if not datasets:
             raise InputError("Merged has no datasets: give at least one")
+        for name, module in datasets.items():
+            if module.subset is not None or module.polarity != "stored":
+                raise InputError(
+                    f"subset and polarity of the dataset {name!r} would have no effect: set them "
+                    "at Merged, or caps for the dataset"
+                )
         self.datasets = datasets
         self.weights = _known("weights", weights, datasets)
         self.balance = balance
@@ -102,7 +109,7 @@ class Merged(CXRDataModule):
         held_out = [load_index(file) for file in self.held_out]
         patients = self.level == "L2"
         kept, leaks = drop_held_out(kept, held_out, patients=patients, fingerprints=prints)
-        kept = cap_sources(kept, self.caps, self.seed).reset_index(drop=True)
+        kept = cap_sources(kept, self.caps, self.subset_seed).reset_index(drop=True)
         self.dropped = pd.concat([*tables, leaks], ignore_index=True)
         self._report(kept)
         self._source_of = kept.set_index("path")[SOURCE]

@@ -75,6 +75,11 @@ def pack(
     options, out = options or PackOptions(), os.fspath(out)
     if "://" in out:
         raise InputError(f"a store is packed on a disk, got {out}: copy it there when it is done")
+    if data.polarity != "stored":
+        raise InputError(
+            "a store holds what the files hold: leave polarity out here, and set it where the "
+            "store is read"
+        )
     rows = data.unsplit_index
     names = image_names(rows, data.image_folder)
     structures = data.structures

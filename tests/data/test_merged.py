@@ -106,6 +106,22 @@ def test_a_batch_of_one_dataset_is_what_the_dataset_gives(a):
         assert torch.equal(one["views"], other["views"])
 
 
+def test_inverted_images_of_any_dataset_are_turned(tmp_path):
+    phantom = PhantomDataModule(n_images=4, size=64)
+    images = [phantom.phantom.pixels(number) for number in range(4)]
+    one = dataset(tmp_path, "one", [(f"{n}.png", f"p{n}", "train") for n in range(4)])
+    for number, image in enumerate(images):
+        write_image(tmp_path / "one" / f"{number}.png", 255 - image if number % 2 else image)
+    merged = Merged({"phantom": phantom, "one": one}, polarity="check")
+    rows = merged.index
+    source = merged.shown_source(rows)
+    upright = 0
+    for number, path in enumerate(rows["path"]):
+        place = int(path[-5]) if path.endswith(".png") else int(path.removeprefix("phantom/"))
+        upright += np.array_equal(source[number], images[place])
+    assert upright == len(rows) == 8
+
+
 def test_masks_of_datasets_that_write_them_in_different_ways(tmp_path):
     size = 24
     mask = np.zeros((size, size), dtype=np.uint8)
@@ -192,6 +208,9 @@ def test_what_is_wrong_is_said(a, tmp_path):
         Merged({"a": a}, weights={"b": 1.0})
     with pytest.raises(InputError, match="caps of 'a' must be above 0, got 0"):
         Merged({"a": a}, caps={"a": 0})
+    for option in ({"subset": 0.5}, {"polarity": "check"}):
+        with pytest.raises(InputError, match="of the dataset 'a' would have no effect"):
+            Merged({"a": CXRDataModule(a._source, **option)})
     held_out = tmp_path / "all.csv"
     a.index[["path"]].to_csv(held_out, index=False)
     with pytest.raises(InputError, match="no training image is left of a"):

@@ -62,6 +62,7 @@ def test_a_release_and_a_config(root, tmp_path_factory, capsys):
         (["INDEX", "OUT", "--compression=gzip"], "gzip"),
         (["INDEX", "OUT", "--data=PhantomDataModule"], "PhantomDataModule takes no index"),
         (["INDEX", "OUT", "--data.index=INDEX"], "two indexes"),
+        (["INDEX", "OUT", "--data.polarity=check"], "leave polarity out here"),
         (["OUT"], "has no images: give index"),
         (["OUT", "--verify"], "is no packed store"),
         (["nowhere.csv", "OUT"], "nowhere.csv: no such file"),
