@@ -23,16 +23,16 @@ def patients_of(rows: pd.DataFrame) -> "pd.Series[str]":
     Images without a patient are whose their study is.
 
     Args:
-        rows: Rows of an index, with ``dataset``, ``patient_id`` and ``study_id``.
+        rows: Rows of an index, with ``dataset`` and ``patient_id``, and ``study_id`` if known.
 
     Returns:
         One identifier a row, missing where patient and study are.
     """
-    dataset, patient, study = (
-        rows[name].astype("string") for name in ("dataset", "patient_id", "study_id")
-    )
-    dataset = dataset.fillna("")
-    return (dataset + " " + patient).fillna(dataset + " study " + study)
+    dataset = rows["dataset"].astype("string").fillna("")
+    patients = dataset + " " + rows["patient_id"].astype("string")
+    if "study_id" not in rows:
+        return patients
+    return patients.fillna(dataset + " study " + rows["study_id"].astype("string"))
 
 
 def patient_numbers(patients: Iterable[object]) -> NDArray[np.int64]:

@@ -64,7 +64,7 @@ class Data(LightningDataModule):
         assert split == "test"
         return pd.DataFrame({"path": [str(n) for n in range(len(self.images))]})
 
-    def make_source(self, rows):
+    def shown_source(self, rows):
         assert len(rows) == len(self.images)
         return Unreadable(self.images)
 
