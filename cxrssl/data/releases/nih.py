@@ -1,5 +1,6 @@
 """NIH ChestX-ray14."""
 
+import warnings
 from pathlib import Path
 from typing import ClassVar
 
@@ -80,11 +81,20 @@ class NIHChestXray14(Release):
 
 
 def _splits(root: Path, names: "pd.Series[str]") -> "pd.Series[str]":
-    """Return the official split, missing throughout where there are no lists."""
+    """Return the official split; one list tells the other, without any it is missing throughout."""
+    lists = {"train": "train_val_list.txt", "test": "test_list.txt"}
+    there = {split: root / file for split, file in lists.items() if (root / file).is_file()}
     split = pd.Series(pd.array([pd.NA] * len(names), dtype="string"))
-    for name, file in (("train", "train_val_list.txt"), ("test", "test_list.txt")):
-        if (root / file).is_file():
-            split[names.isin(read_names(root / file)).to_numpy()] = name
+    if not there:
+        warnings.warn(
+            f"{root} has no {' and no '.join(lists.values())}: patients are divided, which is not "
+            "the official split",
+            stacklevel=2,
+        )
+    elif len(there) == 1:
+        split[:] = "test" if "train" in there else "train"
+    for name, file in there.items():
+        split[names.isin(read_names(file)).to_numpy()] = name
     return split
 
 

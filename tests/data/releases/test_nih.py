@@ -71,11 +71,19 @@ def test_the_table_of_2017_ends_its_rows_with_a_comma(root):
     assert len(check_release(NIHChestXray14(str(root)))) == 6
 
 
+@pytest.mark.parametrize("missing", ["train_val_list.txt", "test_list.txt"])
+def test_one_list_tells_the_other(root, missing):
+    (root / missing).unlink()
+    index = NIHChestXray14(str(root), validation=0.0).index
+    assert index["split"].tolist() == ["train"] * 3 + ["test"] * 3
+
+
 def test_without_lists_patients_are_split(root):
     (root / "train_val_list.txt").unlink()
     (root / "test_list.txt").unlink()
     module = NIHChestXray14(str(root), split=(0.5, 0.25, 0.25))
-    index = module.index
+    with pytest.warns(UserWarning, match="which is not the official split"):
+        index = module.index
     assert index.groupby("patient_id")["split"].nunique().eq(1).all()
 
 
