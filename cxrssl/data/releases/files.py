@@ -2,6 +2,7 @@
 
 import fnmatch
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = [
     "mask_files",
     "read_names",
     "unlisted",
+    "warn_of_split",
 ]
 
 _THREADS = 16
@@ -187,3 +189,12 @@ def read_names(file: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read as a list of names: {error}") from error
     return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def warn_of_split(root: Path, *files: str) -> None:
+    """Warn that the files of an official split are not there, so that another takes its place."""
+    warnings.warn(
+        f"{root} has no {' and no '.join(files)}: patients are divided, which is not the official "
+        "split",
+        stacklevel=3,
+    )

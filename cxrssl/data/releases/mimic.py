@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxrssl.data.releases.fields import sexes
-from cxrssl.data.releases.files import find_file, find_optional
+from cxrssl.data.releases.files import find_file, find_optional, warn_of_split
 from cxrssl.data.releases.mimic_reports import mimic_reports
 from cxrssl.data.releases.mimic_tables import (
     METADATA,
@@ -112,7 +112,9 @@ class MIMICCXR(Release):
             }
         )
         split = mimic_splits(self.tables, table["dicom_id"])
-        if split is not None:
+        if split is None:
+            warn_of_split(self.tables, "mimic-cxr-2.0.0-split.csv.gz")
+        else:
             frame["split"] = split
         if self.patients is not None:
             frame = frame.assign(**_demographics(Path(self.patients), table))

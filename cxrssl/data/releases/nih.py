@@ -1,6 +1,5 @@
 """NIH ChestX-ray14."""
 
-import warnings
 from pathlib import Path
 from typing import ClassVar
 
@@ -8,7 +7,7 @@ import pandas as pd
 
 from cxrssl.data.releases.boxes import Box, boxes_by_image
 from cxrssl.data.releases.fields import ages, sexes, view_positions
-from cxrssl.data.releases.files import find_file, find_files, locate, read_names
+from cxrssl.data.releases.files import find_file, find_files, locate, read_names, warn_of_split
 from cxrssl.data.releases.release import Release
 from cxrssl.data.releases.tables import labels_of_lists, read_table
 from cxrssl.errors import InputError
@@ -86,11 +85,7 @@ def _splits(root: Path, names: "pd.Series[str]") -> "pd.Series[str]":
     there = {split: root / file for split, file in lists.items() if (root / file).is_file()}
     split = pd.Series(pd.array([pd.NA] * len(names), dtype="string"))
     if not there:
-        warnings.warn(
-            f"{root} has no {' and no '.join(lists.values())}: patients are divided, which is not "
-            "the official split",
-            stacklevel=2,
-        )
+        warn_of_split(root, *lists.values())
     elif len(there) == 1:
         split[:] = "test" if "train" in there else "train"
     for name, file in there.items():
