@@ -252,3 +252,22 @@ def test_killed_and_resumed_run_equals_the_uninterrupted_one(
         assert values == expected[step], step
     before = losses(broken / "version_0")
     assert {step: expected[step] for step in before} == before
+
+
+@pytest.mark.slow
+def test_a_sharded_run_has_all_its_files_and_goes_on_in_one_process(tmp_path):
+    path = config(tmp_path, workers=0, checkpoints=False)
+    code, text = fit(
+        path,
+        "--trainer.strategy=fully_sharded",
+        "--trainer.devices=2",
+        "--data.init_args.batch_size=2",
+    )
+    assert code == 0, text
+    assert "could not be drawn" not in text
+    run = tmp_path / "version_0"
+    assert (run / "patches.png").exists()
+    assert (run / "checkpoints" / "encoder.safetensors").exists()
+    code, text = fit(path, "--ckpt_path=last", f"--trainer.max_steps={STEPS + 2}")
+    assert code == 0, text
+    assert set(losses(tmp_path / "version_1")) == {STEPS, STEPS + 1}

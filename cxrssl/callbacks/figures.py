@@ -116,7 +116,9 @@ class RunFigures(Callback):
             if images is None:
                 return None
             pl_module.eval()
-            tokens = objective.encoder(images.to(trainer.strategy.root_device))
+            # An objective's own method finds the weights of an encoder that is sharded.
+            encode = getattr(pl_module, "tokens", objective.encoder)
+            tokens = encode(images.to(trainer.strategy.root_device))
         return plot_patch_pca(
             _grey(images, getattr(pl_module, "views", None)),
             tokens.patches.float().cpu().numpy(),

@@ -10,6 +10,7 @@ from cxrssl.objectives.mlvicx import MLVICX
 from cxrssl.objectives.nonfinite import NonFiniteLossError
 from cxrssl.objectives.recipe import Recipe
 from cxrssl.objectives.recipe_module import RecipeModule
+from cxrssl.objectives.sharding import FullySharded
 from cxrssl.objectives.teacher import Teacher
 from cxrssl.objectives.vicreg import VICReg
 from cxrssl.objectives.world_model import WorldModel
@@ -19,6 +20,7 @@ __all__ = [
     "JEPA",
     "MLVICX",
     "DINOv2",
+    "FullySharded",
     "Joint",
     "LeJEPA",
     "NonFiniteLossError",

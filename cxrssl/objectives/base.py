@@ -16,6 +16,7 @@ from cxrssl.losses.distributed import world_size
 from cxrssl.objectives.recipe import Recipe
 from cxrssl.objectives.recipe_module import RecipeModule
 from cxrssl.objectives.run_checks import check_batch, warn_of_local_norms
+from cxrssl.objectives.sharding import FullySharded, plain_class
 from cxrssl.objectives.stage import load_stage, read_stage
 from cxrssl.views import Views
 
@@ -45,6 +46,7 @@ class Objective(RecipeModule):
         NonFiniteLossError: In training, see ``max_nonfinite``.
     """
 
+    sharded_methods = ("training_step", "validation_step", "tokens", "embed")
     default_weights: ClassVar[Mapping[str, float]] = {}
     term_names: ClassVar[tuple[str, ...]] = ()
     """Names of all terms, so that a misspelt weight is refused at once; checked later if empty."""
@@ -156,7 +158,7 @@ class Objective(RecipeModule):
         lacking = [key for key in self.batch_keys if key not in batch]
         if lacking:
             raise InputError(
-                f"{type(self).__name__} needs views that make {', '.join(self.batch_keys)}; "
+                f"{plain_class(self).__name__} needs views that make {', '.join(self.batch_keys)}; "
                 f"{type(self.views).__name__} does not make {', '.join(lacking)}"
             )
         terms = self.loss_terms(batch, progress)
@@ -200,7 +202,7 @@ class Objective(RecipeModule):
         place = next((name for name, module in self.named_modules() if module is encoder), "")
         return {
             "version": cxrssl.__version__,
-            "objective": type(self).__name__,
+            "objective": plain_class(self).__name__,
             "encoder": place,
             "backbone": {"class": type(encoder).__name__, "arguments": encoder.arguments},
             "normalisation": {"mean": self.views.mean, "std": self.views.std},
@@ -209,13 +211,19 @@ class Objective(RecipeModule):
 
     # Lightning's hooks, in the order of a run.
 
+    def configure_model(self) -> None:
+        """Shard where the strategy asks for it, after an earlier stage was taken over whole."""
+        if self._trainer is not None and isinstance(self.trainer.strategy, FullySharded):
+            self._take_over_once()
+        super().configure_model()
+
     def on_fit_start(self) -> None:
         """Say where the weights come from, and take over an earlier stage."""
         if self.backbone.load_report is not None:
             rank_zero_info(f"Backbone from {self.backbone.load_report}")
         self._take_over_once()
         batch = self.global_batch() // self.trainer.accumulate_grad_batches
-        check_batch(batch, self.fewest_images, type(self).__name__)
+        check_batch(batch, self.fewest_images, plain_class(self).__name__)
         warn_of_local_norms(self, self.trainer.world_size)
 
     def on_validation_start(self) -> None:
@@ -276,6 +284,6 @@ class Objective(RecipeModule):
         unknown = sorted(set(self.weights) - set(known))
         if unknown:
             raise InputError(
-                f"no loss term is called {', '.join(unknown)}; {type(self).__name__} has "
+                f"no loss term is called {', '.join(unknown)}; {plain_class(self).__name__} has "
                 f"{', '.join(known)}"
             )

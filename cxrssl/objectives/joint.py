@@ -11,6 +11,7 @@ from cxrssl.backbones import Backbone, Pooling
 from cxrssl.errors import InputError
 from cxrssl.objectives.base import Objective
 from cxrssl.objectives.recipe import Recipe
+from cxrssl.objectives.sharding import zero_of
 from cxrssl.schedules import Schedule
 from cxrssl.views import JointViews, Views
 
@@ -195,9 +196,9 @@ class Joint(Objective):
     def _terms_and_loss(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
         """Return the loss and its terms; every parameter takes part in it, as DDP needs it."""
         result = super()._terms_and_loss(batch, progress)
-        zeros = [(p * 0).sum() for p in self._idle_parameters(progress)]
-        if zeros:
-            result["loss"] = result["loss"] + torch.stack(zeros).sum()
+        idle = self._idle_parameters(progress)
+        if idle:
+            result["loss"] = result["loss"] + zero_of(idle)
         return result
 
     def _log_held_out(self, name: str, batch: dict[str, Any]) -> None:

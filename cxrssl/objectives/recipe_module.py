@@ -3,7 +3,7 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from cxrssl.objectives.nonfinite import NonFiniteSteps
 from cxrssl.objectives.recipe import Recipe, build_optimizer, set_rates
 from cxrssl.objectives.run_checks import check_trainer
 from cxrssl.objectives.running_statistics import RunningStatistics
+from cxrssl.objectives.sharding import FullySharded, shard, whole, zero_of
 from cxrssl.schedules import Schedule
 
 __all__ = ["RecipeModule"]
@@ -43,6 +44,8 @@ class RecipeModule(LightningModule, ABC):
     """
 
     backbone: Backbone
+    sharded_methods: ClassVar[tuple[str, ...]] = ()
+    """Methods that need the weights, besides those they call; empty if it cannot be sharded."""
 
     def __init__(self, backbone: Backbone, recipe: Recipe, max_nonfinite: int) -> None:
         super().__init__()
@@ -103,7 +106,14 @@ class RecipeModule(LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Refuse what would be wrong in silence."""
-        check_trainer(self.trainer, stage)
+        check_trainer(self.trainer, stage, self, shardable=bool(self.sharded_methods))
+
+    def configure_model(self) -> None:
+        """Shard the module where the strategy asks for it."""
+        strategy = None if self._trainer is None else self.trainer.strategy
+        if isinstance(strategy, FullySharded):
+            strategy.synchronise_norms(self)
+            shard(self, strategy, self.sharded_methods)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build the recipe's optimiser; also reads the length of the run."""
@@ -165,7 +175,7 @@ class RecipeModule(LightningModule, ABC):
         if not torch.isfinite(means[0]):
             self._nonfinite.spoil("loss", [] if torch.isfinite(total) else images)
             # Every parameter takes part in the backward pass, as DDP needs it.
-            return torch.stack([(p * 0).sum() for p in self.parameters() if p.requires_grad]).sum()
+            return zero_of(p for p in self.parameters() if p.requires_grad)
         values = dict(zip(terms, means, strict=True))
         self.log("loss", values.pop("loss"), prog_bar=True)
         self.log_dict({f"loss/{name}": value for name, value in values.items()})
@@ -181,7 +191,7 @@ class RecipeModule(LightningModule, ABC):
         clip = self.recipe.clip if gradient_clip_val is None else gradient_clip_val
         limit = float("inf") if clip is None else clip
         norms = {
-            name: nn.utils.clip_grad_norm_(parameters, limit).detach().to(self.device)
+            name: whole(nn.utils.clip_grad_norm_(parameters, limit).detach()).to(self.device)
             for name, parameters in self.clip_groups().items()
         }
         if self.monitoring:

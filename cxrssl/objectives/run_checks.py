@@ -5,24 +5,52 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 from cxrssl.errors import InputError
+from cxrssl.objectives.sharding import FullySharded
 
 __all__ = ["check_batch", "check_trainer", "warn_of_local_norms"]
 
 
-def check_trainer(trainer: Trainer, stage: str) -> None:
-    """Refuse strategies that shard the model, and weights in half precision.
+def check_trainer(trainer: Trainer, stage: str, module: nn.Module, *, shardable: bool) -> None:
+    """Refuse to shard what cannot be sharded, and weights in half precision.
+
+    Args:
+        trainer: What is asked for.
+        stage: ``fit``, ``validate``, ``test`` or ``predict``.
+        module: What is going to be run.
+        shardable: Whether it can be sharded in training.
 
     Raises:
-        InputError: If the trainer has either.
+        InputError: If the trainer wants either.
     """
     strategy, precision = type(trainer.strategy).__name__, str(trainer.precision)
-    if "FSDP" in strategy or "ModelParallel" in strategy or "DeepSpeed" in strategy:
-        raise InputError(f"{strategy} shards the model, which is not supported yet; use ddp")
+    if isinstance(trainer.strategy, FullySharded):
+        _check_sharded(trainer.strategy, precision, stage, module, shardable)
+    elif "FSDP" in strategy or "ModelParallel" in strategy or "DeepSpeed" in strategy:
+        raise InputError(
+            f"{strategy} shards the model in a way that is not supported; use fully_sharded or ddp"
+        )
     if stage == "fit" and precision in ("bf16-true", "16-true"):
         raise InputError(
             f"weights kept in {precision} cannot follow: the updates of a teacher, and late "
             "ones of any model, are smaller than the precision; use bf16-mixed, 16-mixed or "
             "32-true"
+        )
+
+
+def _check_sharded(
+    strategy: FullySharded, precision: str, stage: str, module: nn.Module, shardable: bool
+) -> None:
+    if not shardable:
+        raise InputError(f"{type(module).__name__} cannot be sharded: use ddp")
+    if stage != "fit":
+        raise InputError(f"only training is sharded: run {stage} with one device or with ddp")
+    if precision == "16-mixed":
+        raise InputError("the scale of 16-mixed does not know of shards: use bf16-mixed or 32-true")
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    if norms and not strategy.synchronises_norms:
+        raise InputError(
+            f"the statistics of {len(norms)} batch norms would differ between the processes of a "
+            "sharded run: set trainer.sync_batchnorm to true"
         )
 
 

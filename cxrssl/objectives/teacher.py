@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from cxrssl.schedules import Schedule
 
@@ -45,8 +46,8 @@ class Teacher(nn.Module):
             steps: Length of the run, see :class:`Schedule`.
         """
         momentum = self.momentum(progress, steps)
-        own: list[Tensor] = list(self.module.parameters())
-        other: list[Tensor] = list(student.parameters())
+        own = [_own_share(p) for p in self.module.parameters()]
+        other = [_own_share(p) for p in student.parameters()]
         torch._foreach_lerp_(own, other, 1 - momentum)
         for mine, theirs in zip(self.module.buffers(), student.buffers(), strict=True):
             mine.copy_(theirs)
@@ -56,3 +57,8 @@ class Teacher(nn.Module):
     def restart(self, student: nn.Module) -> None:
         """Become equal to the student again."""
         self.module.load_state_dict(student.state_dict())
+
+
+def _own_share(parameter: Tensor) -> Tensor:
+    """Return what this process holds of a parameter: all, where it is not sharded."""
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
