@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -20,6 +21,7 @@ from cxrssl.callbacks import (
     OnlineProbe,
     PredictionFile,
     ProgressBar,
+    RunEstimate,
     RunFigures,
     TaskReport,
     WorldReport,
@@ -119,7 +121,9 @@ def last_checkpoint(root: Path) -> str | None:
 
 def _of_an_objective() -> list[Callback]:
     """Return what watches a pretraining run."""
-    return [OnlineProbe(), Health(), EmbeddingFile(), WorldReport()]
+    # Where memory is not a device's, the seconds that the estimate takes are not worth it.
+    estimate = [RunEstimate()] if torch.cuda.is_available() else []
+    return [OnlineProbe(), Health(), *estimate, EmbeddingFile(), WorldReport()]
 
 
 def _of_a_task() -> list[Callback]:

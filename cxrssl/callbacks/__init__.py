@@ -2,6 +2,7 @@
 
 from cxrssl.callbacks.embedding_file import EmbeddingFile
 from cxrssl.callbacks.encoder_file import EncoderFile
+from cxrssl.callbacks.estimate import RunEstimate
 from cxrssl.callbacks.figures import RunFigures
 from cxrssl.callbacks.health import Health
 from cxrssl.callbacks.prediction_file import PredictionFile
@@ -18,6 +19,7 @@ __all__ = [
     "OnlineProbe",
     "PredictionFile",
     "ProgressBar",
+    "RunEstimate",
     "RunFigures",
     "RunLength",
     "TaskReport",

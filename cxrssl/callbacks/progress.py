@@ -6,10 +6,13 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor
 
+from cxrssl.callbacks.device_speed import peak_flops
+from cxrssl.callbacks.estimate import RunEstimate
 from cxrssl.callbacks.scalars import log_interval, log_scalars
 
 __all__ = ["ProgressBar", "count_images"]
@@ -23,7 +26,9 @@ class ProgressBar(TQDMProgressBar):
     All are taken over the last 50 batches, without the first of a run (it warms up) and without
     validation, probes and checkpoints. Waiting is the time between two batches: on a GPU that is
     the bottleneck it is near 0, since the processor waits for it elsewhere. The speed is logged as
-    ``speed/images_per_s`` (over all processes) and ``speed/data_wait``.
+    ``speed/images_per_s`` (over all processes) and ``speed/data_wait``. With a :class:`RunEstimate`
+    and a GPU whose peak is known also ``speed/mfu``, the share of the peak that is used (model
+    FLOPs utilisation: what is recomputed or waited for does not count).
 
     Args:
         refresh_rate: Batches between two updates; each reads the loss and so waits for the GPU.
@@ -37,6 +42,7 @@ class ProgressBar(TQDMProgressBar):
         self._started = 0.0
         self._loss: Tensor | None = None
         self._steps = math.inf
+        self._peak: float | None = None
 
     @property
     def images_per_s(self) -> float:
@@ -51,6 +57,14 @@ class ProgressBar(TQDMProgressBar):
         waited = sum(wait for _, wait, _ in self._batches)
         seconds = waited + sum(work for _, _, work in self._batches)
         return waited / seconds if seconds else 0.0
+
+    @property
+    def mfu(self) -> float | None:
+        """Share of the devices' peak that is used; None where either is not known."""
+        flops = _flops_per_image(self.trainer)
+        if not self._peak or not flops:
+            return None
+        return self.images_per_s * flops / (self._peak * self.trainer.world_size)
 
     @property
     def seconds_left(self) -> float:
@@ -69,6 +83,10 @@ class ProgressBar(TQDMProgressBar):
         """Start the bar and learn how long the run is."""
         super().on_train_start(*args)
         self._steps = self.trainer.estimated_stepping_batches
+        device = self.trainer.strategy.root_device
+        if device.type == "cuda":
+            name = torch.cuda.get_device_name(device)
+            self._peak = peak_flops(name, str(self.trainer.precision))
         self._batches.clear()
         self.restart_clock()
 
@@ -110,7 +128,8 @@ class ProgressBar(TQDMProgressBar):
 
     def speed(self) -> dict[str, float]:
         """Return the speed under the names it is logged by."""
-        return {"speed/images_per_s": self.images_per_s, "speed/data_wait": self.data_wait}
+        speed = {"speed/images_per_s": self.images_per_s, "speed/data_wait": self.data_wait}
+        return speed if self.mfu is None else speed | {"speed/mfu": self.mfu}
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
@@ -122,10 +141,18 @@ class ProgressBar(TQDMProgressBar):
         if self._batches:
             metrics["img/s"] = f"{self.images_per_s:.3g}"
             metrics["wait"] = f"{self.data_wait:.0%}"
+            if self.mfu is not None:
+                metrics["mfu"] = f"{self.mfu:.0%}"
         if math.isfinite(self.seconds_left):
             minutes = math.ceil(self.seconds_left / 60)
             metrics["eta"] = f"{minutes // 60:02d}:{minutes % 60:02d}"
         return metrics
+
+
+def _flops_per_image(trainer: Any) -> float:
+    """Return the operations of an image that the run's estimate found; 0 without one."""
+    callbacks = getattr(trainer, "callbacks", [])
+    return next((c.flops_per_image for c in callbacks if isinstance(c, RunEstimate)), 0.0)
 
 
 def count_images(batch: Any) -> int:

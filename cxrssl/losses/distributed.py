@@ -1,16 +1,33 @@
 """Reductions over all processes; each is the identity when only one runs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
-__all__ = ["all_max", "all_sum", "gather_rows", "sum_with_gradient", "world_size"]
+__all__ = ["all_max", "all_sum", "alone", "gather_rows", "sum_with_gradient", "world_size"]
+
+_alone = False
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Act as if this process were the only one, for what others do not take part in."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
 
 
 def world_size() -> int:
     """Return the number of processes that train together; 1 outside distributed training."""
+    if _alone:
+        return 1
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
