@@ -148,7 +148,7 @@ def refused(arguments, capsys):
         (["--model.backbone.img_size=40"], "img_size must be a multiple of patch_size 16, got 40"),
         (["--model.recipe.lr.warmup=1.5"], "at most 1, got warmup=1.5"),
         (["--model.dino_head.layers=0"], "layers must be at least 1, got 0"),
-        (["--trainer.precision=bf16-true"], "weights kept in bf16-true cannot follow"),
+        (["--trainer.precision=16-true"], "weights kept in 16-true cannot follow"),
         (["--model.weights.koleoo=1"], "no loss term is called koleoo"),
         (["--model.backbone.weights=/nowhere.pth"], "there is no weight file /nowhere.pth"),
         (["--trainer.max_steps=-1", "--trainer.max_epochs=-1"], "the run has no end"),

@@ -62,6 +62,8 @@ class ActionToken(nn.Module):
         """Return sines, cosines and the number itself for each number of an action (B, A)."""
         # In float32 whatever the weights' precision: the highest angles reach hundreds.
         numbers = action.float()[..., None]
-        frequencies = torch.linspace(1.0, self.highest, self.bands, device=action.device)
+        frequencies = torch.linspace(
+            1.0, self.highest, self.bands, dtype=torch.float32, device=action.device
+        )
         angles = math.pi * numbers * frequencies  # (B, A, bands)
         return torch.cat([angles.sin(), angles.cos(), numbers], dim=-1).flatten(1)

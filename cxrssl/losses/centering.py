@@ -1,6 +1,7 @@
 """Softmax with a moving centre: the other way to keep the teacher from collapsing."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ class SoftmaxCentering(nn.Module):
     The probabilities are computed with the centre as it was before the step; what the step has seen
     is added up in :meth:`observe` and moves the centre once, in :meth:`update`. This equals the
     lagged update of the DINOv2 code, and with gradient accumulation the centre still moves once.
+    The centre stays in float32 where the model is converted to half precision.
 
     Args:
         n_prototypes: K.
@@ -40,9 +42,10 @@ class SoftmaxCentering(nn.Module):
             raise ValueError(f"reduction must be 'rank' or 'global', got {reduction!r}")
         self.momentum = momentum
         self.reduction = reduction
-        self.register_buffer("center", torch.zeros(n_prototypes))
-        self.register_buffer("pending", torch.zeros(n_prototypes), persistent=False)
-        self.register_buffer("pending_weight", torch.zeros(1), persistent=False)
+        self.register_buffer("center", torch.zeros(n_prototypes, dtype=torch.float32))
+        for name, size in (("pending", n_prototypes), ("pending_weight", 1)):
+            zeros = torch.zeros(size, dtype=torch.float32)
+            self.register_buffer(name, zeros, persistent=False)
 
     @torch.no_grad()
     def forward(self, logits: Tensor, temperature: float) -> Tensor:
@@ -75,3 +78,14 @@ class SoftmaxCentering(nn.Module):
         """Drop the rows observed since the last update."""
         self.pending.zero_()
         self.pending_weight.zero_()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move with the model, but do not round with it: sums over many rows need float32."""
+
+        def unrounded(buffer: Tensor) -> Tensor:
+            moved = fn(buffer)
+            rounded = moved.dtype in (torch.bfloat16, torch.float16)
+            return buffer.to(moved.device) if rounded else moved
+
+        super()._apply(unrounded, recurse)  # type: ignore[no-untyped-call]
+        return self

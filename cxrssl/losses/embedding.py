@@ -35,7 +35,8 @@ def embedding_statistics(z: Tensor, *, eps: float = 1e-4, gamma: float = 1.0) ->
     """
     with torch.autocast(z.device.type, enabled=False):
         if not torch.isfinite(z).all():  # the eigenvalue solver would raise
-            return dict.fromkeys(_NAMES, torch.full((), torch.nan, device=z.device))
+            nothing = torch.full((), torch.nan, dtype=torch.float32, device=z.device)
+            return dict.fromkeys(_NAMES, nothing)
         # float64, so that small singular values survive being squared.
         x = z.double()
         x = x - x.mean(0)

@@ -21,7 +21,9 @@ def draw_directions(
             whatever their device.
         device: Where the directions go.
     """
-    return F.normalize(torch.randn(dim, n, generator=generator), dim=0).to(device)
+    # Lightning makes bfloat16 the default dtype while it trains with weights in bf16-true.
+    normal = torch.randn(dim, n, generator=generator, dtype=torch.float32)
+    return F.normalize(normal, dim=0).to(device)
 
 
 def sigreg(z: Tensor, directions: Tensor, *, points: int = 17, limit: float = 5.0) -> Tensor:

@@ -11,7 +11,7 @@ __all__ = ["check_batch", "check_trainer", "warn_of_local_norms"]
 
 
 def check_trainer(trainer: Trainer, stage: str, module: nn.Module, *, shardable: bool) -> None:
-    """Refuse to shard what cannot be sharded, and weights in half precision.
+    """Refuse to shard what cannot be sharded and weights in float16; warn of those in bfloat16.
 
     Args:
         trainer: What is asked for.
@@ -29,11 +29,16 @@ def check_trainer(trainer: Trainer, stage: str, module: nn.Module, *, shardable:
         raise InputError(
             f"{strategy} shards the model in a way that is not supported; use fully_sharded or ddp"
         )
-    if stage == "fit" and precision in ("bf16-true", "16-true"):
+    if stage == "fit" and precision == "16-true":
         raise InputError(
-            f"weights kept in {precision} cannot follow: the updates of a teacher, and late "
-            "ones of any model, are smaller than the precision; use bf16-mixed, 16-mixed or "
-            "32-true"
+            "weights kept in 16-true cannot follow: their gradients vanish without a scaler, and "
+            "late updates are smaller than the precision; use bf16-mixed, 16-mixed or 32-true"
+        )
+    if stage == "fit" and precision == "bf16-true":
+        rank_zero_warn(
+            "weights kept in bf16-true miss updates smaller than about 1/500 of a weight, which "
+            "late ones are, and the optimiser's averages stall alike: use bf16-mixed unless "
+            "memory rules it out. Teachers and losses are kept in float32."
         )
 
 
@@ -46,6 +51,11 @@ def _check_sharded(
         raise InputError(f"only training is sharded: run {stage} with one device or with ddp")
     if precision == "16-mixed":
         raise InputError("the scale of 16-mixed does not know of shards: use bf16-mixed or 32-true")
+    if precision == "bf16-true":
+        raise InputError(
+            "sharded weights are kept in float32, as averages of the teacher are: use bf16-mixed, "
+            "or half_blocks of FullySharded"
+        )
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
     if norms and not strategy.synchronises_norms:
         raise InputError(
