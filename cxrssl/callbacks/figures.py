@@ -20,6 +20,7 @@ from cxrssl.callbacks.messages import tell
 from cxrssl.callbacks.scalars import log_interval
 from cxrssl.callbacks.undisturbed import undisturbed
 from cxrssl.errors import InputError
+from cxrssl.objectives import Objective
 
 __all__ = ["RunFigures"]
 
@@ -117,7 +118,7 @@ class RunFigures(Callback):
                 return None
             pl_module.eval()
             # An objective's own method finds the weights of an encoder that is sharded.
-            encode = getattr(pl_module, "tokens", objective.encoder)
+            encode = pl_module.tokens if isinstance(pl_module, Objective) else objective.encoder
             tokens = encode(images.to(trainer.strategy.root_device))
         return plot_patch_pca(
             _grey(images, getattr(pl_module, "views", None)),
