@@ -1,12 +1,13 @@
 """What the commands share in reading their arguments."""
 
+import os
 from collections.abc import Iterable
 
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 
 from cxrssl.errors import InputError
 
-__all__ = ["appending", "place_index"]
+__all__ = ["appending", "command_parser", "place_index", "usable_cores"]
 
 
 def appending(arguments: Iterable[str], *flags: str) -> list[str]:
@@ -39,3 +40,28 @@ def place_index(config: Namespace) -> None:
     if arguments.index is not None:
         raise InputError(f"there are two indexes, {index!r} and data.index: give one of them")
     arguments.index = index
+
+
+def command_parser(command: str, description: str, usage: str | None = None) -> ArgumentParser:
+    """Return a parser with what all commands have: files of options, and no guessing of flags.
+
+    Args:
+        command: The word after ``cxrssl``.
+        description: What ``--help`` says first.
+        usage: The line above it; made from the options if None.
+    """
+    parser = ArgumentParser(
+        prog=f"cxrssl {command}",
+        usage=usage,
+        description=description,
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", action="config", help="File with any of these keys.")
+    return parser
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -37,7 +37,7 @@ ALLOWED = {
         "exit_codes",
         "arguments",
     },
-    "indexing": {"data", "errors", "exit_codes"},
+    "indexing": {"data", "errors", "exit_codes", "arguments"},
     "packing": {"data", "views", "errors", "exit_codes", "arguments"},
     "callbacks": {"analysis", "objectives", "tasks", "errors", "gathering"},
 }

@@ -1,13 +1,12 @@
 """``cxrssl check``: indices in; what is corrupt, missing, duplicated or leaking out."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
-from cxrssl.arguments import appending
+from cxrssl.arguments import appending, command_parser, usable_cores
 from cxrssl.checking.check import FINGERPRINTS, TABLES, check
 from cxrssl.checking.summary import summary
 
@@ -39,7 +38,7 @@ def _run(arguments: Sequence[str]) -> bool:
     """Check and write; return whether something was found that should not have been."""
     parser = _parser()
     config = parser.parse_args(appending(_named(arguments), "--against"))
-    workers = _cores() if config.workers is None else config.workers
+    workers = usable_cores() if config.workers is None else config.workers
     if workers < 0:
         raise InputError(f"workers must be at least 0, got {workers}")
     folder = Path(config.out)
@@ -72,14 +71,7 @@ def _named(arguments: Sequence[str]) -> list[str]:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog="cxrssl check",
-        usage=_USAGE,
-        description=_DESCRIPTION,
-        allow_abbrev=False,
-        exit_on_error=False,
-    )
-    parser.add_argument("--config", action="config", help="File with any of these keys.")
+    parser = command_parser("check", _DESCRIPTION, _USAGE)
     parser.add_argument(
         "--against",
         metavar="INDEX[=ROOT]",
@@ -123,9 +115,3 @@ def _name(config: Namespace) -> str:
     arguments = config.data.init_args
     given = [arguments.get(key) for key in ("index", "root")]
     return next((str(name) for name in given if name), config.data.class_path.split(".")[-1])
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    available = getattr(os, "sched_getaffinity", None)
-    return len(available(0)) if available else os.cpu_count() or 1

@@ -68,7 +68,7 @@ class CXRDataModule(IndexedImages):
         subset_seed: Another seed takes other patients.
         polarity: ``stored`` takes images as their files say; ``check`` turns frontal images whose
             look says that their header is wrong, see `looks_inverted`, and warns of them once at
-            the end. Packing and `cxrssl check` take them as stored in either case.
+            the end. `cxrssl check` takes them as stored in either case; packing refuses ``check``.
 
     Raises:
         InputError: If an option is out of its range.

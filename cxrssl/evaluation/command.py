@@ -9,7 +9,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 # Bare class names on the command line resolve among the classes that have been imported.
-from cxrssl.arguments import appending, place_index
+from cxrssl.arguments import appending, command_parser, place_index
 from cxrssl.backbones import Backbone, load_encoder
 from cxrssl.data import CXRDataModule
 from cxrssl.errors import InputError
@@ -45,10 +45,7 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog="cxrssl evaluate", description=_DESCRIPTION, allow_abbrev=False, exit_on_error=False
-    )
-    parser.add_argument("--config", action="config", help="File with any of these keys.")
+    parser = command_parser("evaluate", _DESCRIPTION)
     parser.add_argument(
         "index",
         nargs="?",

@@ -11,6 +11,7 @@ import pandas as pd
 from jsonargparse import ActionYesNo, ArgumentParser
 
 # Bare class names on the command line resolve among the classes that have been imported.
+from cxrssl.arguments import command_parser
 from cxrssl.data import CXRDataModule, Release
 from cxrssl.data.releases.verify import compare
 from cxrssl.errors import InputError
@@ -88,14 +89,7 @@ def _names(parent: type) -> set[str]:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog="cxrssl index",
-        usage=_USAGE,
-        description=_DESCRIPTION,
-        allow_abbrev=False,
-        exit_on_error=False,
-    )
-    parser.add_argument("--config", action="config", help="File with any of these keys.")
+    parser = command_parser("index", _DESCRIPTION, _USAGE)
     parser.add_argument("--out", type=str, required=True, help="The index to write.")
     parser.add_argument(
         "--verify",

@@ -8,7 +8,7 @@ from dataclasses import fields
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 # Bare class names on the command line resolve among the classes that have been imported.
-from cxrssl.arguments import place_index
+from cxrssl.arguments import command_parser, place_index
 from cxrssl.data import CXRDataModule
 from cxrssl.exit_codes import exit_code
 from cxrssl.packing.options import PackOptions
@@ -47,14 +47,7 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog="cxrssl pack",
-        usage=_USAGE,
-        description=_DESCRIPTION,
-        allow_abbrev=False,
-        exit_on_error=False,
-    )
-    parser.add_argument("--config", action="config", help="File with any of these keys.")
+    parser = command_parser("pack", _DESCRIPTION, _USAGE)
     parser.add_argument(
         "index",
         nargs="?",

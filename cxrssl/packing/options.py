@@ -1,9 +1,9 @@
 """How a store is packed."""
 
-import os
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from cxrssl.arguments import usable_cores
 from cxrssl.errors import InputError
 
 __all__ = ["PackOptions"]
@@ -53,8 +53,7 @@ class PackOptions:
         """Processes that work: as many as asked for, or as there are cores for this one."""
         if self.workers is not None:
             return self.workers
-        affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-        return len(affinity(0)) if affinity else os.cpu_count() or 1
+        return usable_cores()
 
 
 def _check(name: str, value: object, good: bool, wanted: str) -> None:
