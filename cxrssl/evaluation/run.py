@@ -12,12 +12,13 @@ from cxrssl.backbones import Backbone
 from cxrssl.data import SPLITS, CXRDataModule
 from cxrssl.errors import InputError
 from cxrssl.evaluation.cohort import Cohort, choose_images
-from cxrssl.evaluation.embeddings import embed_images, evaluation_view
+from cxrssl.evaluation.embeddings import Embedded, embed_images, evaluation_view
 from cxrssl.evaluation.leaks import state_level
 from cxrssl.evaluation.options import EvaluationOptions
 from cxrssl.evaluation.results import Results
 from cxrssl.evaluation.tables import Tables
 from cxrssl.tasks.encoder import fingerprint
+from cxrssl.views.eval_view import EvalView
 
 __all__ = ["evaluate"]
 
@@ -59,20 +60,7 @@ def evaluate(
     ]
     data.views = views[0][1]
     chosen = choose_images(data, options)
-    embedded = []
-    for name, view in views:
-        data.views = view
-        embedded.append(
-            embed_images(
-                encoders[name],
-                data,
-                chosen.rows,
-                view,
-                pooling=options.pooling,
-                cache=options.cache,
-                cache_dtype=options.cache_dtype,
-            )
-        )
+    embedded = [_embed(encoders[name], data, chosen, view, options) for name, view in views]
     readable = np.logical_and.reduce([images.readable for images in embedded])
     cohort = chosen.keep(readable)
     tables = Tables(cohort, options)
@@ -108,6 +96,26 @@ def evaluate(
             "not_scored": chosen.not_scored | cohort.not_scored,
             "metadata_left_out": metadata.attrs.get("left_out", {}),
         },
+    )
+
+
+def _embed(
+    backbone: Backbone,
+    data: CXRDataModule,
+    cohort: Cohort,
+    view: EvalView,
+    options: EvaluationOptions,
+) -> Embedded:
+    """Return the features of a cohort as one encoder sees it at one size."""
+    data.views = view
+    return embed_images(
+        backbone,
+        data,
+        cohort.rows,
+        view,
+        pooling=options.pooling,
+        cache=options.cache,
+        cache_dtype=options.cache_dtype,
     )
 
 
