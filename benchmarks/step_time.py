@@ -1,30 +1,45 @@
 """Time of one optimiser step of an objective over the bare encoder passes of the same tokens.
 
+    python benchmarks/step_time.py                 # the table of objectives and backbones
     python benchmarks/step_time.py dinov2 [--backbone vit_small --size 128 --local-size 64]
     python benchmarks/step_time.py world [--backbone vit_small --size 224 --batch 8]
-    python benchmarks/step_time.py ijepa
-    python benchmarks/step_time.py mlvicx [--backbone resnet18 --size 112]
-    python benchmarks/step_time.py vicreg
-    python benchmarks/step_time.py lejepa
 
 The bare passes are forward and backward of the student's tokens and forward of the teacher's, with
 no head, loss, optimiser, or moving average. Both are measured in turns in one process, so the ratio
 can be trusted where the times cannot. Heads have the published shape scaled to the encoder's width.
+
+The peak of memory is what training adds to the process (on a GPU: what is allocated). The wait for
+data is its share of the time in a run of ``cxrssl``'s own data module on image files of 512 px with
+one worker process.
 """
 
 import argparse
+import contextlib
+import io
+import logging
+import os
+import resource
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from lightning import Trainer
 from numpy.typing import NDArray
 from torch import Tensor
 
 from cxrssl.backbones import Backbone, ConvNet, ViT
+from cxrssl.callbacks import ProgressBar
+from cxrssl.data import CXRDataModule
+from cxrssl.data.phantom import Phantom
+from cxrssl.data.phantom.files import write_png
 from cxrssl.heads import DINOHead, MultiLevelHead, Predictor, Projector
 from cxrssl.objectives import (
     IJEPA,
@@ -36,6 +51,7 @@ from cxrssl.objectives import (
     VICReg,
     WorldModel,
 )
+from cxrssl.objectives.compiling import compile_blocks
 from cxrssl.objectives.recipe import build_optimizer
 from cxrssl.views import MultiBlockMasking
 
@@ -80,7 +96,7 @@ def published_predictor(method: str, dim: int, actions: int) -> Predictor:
 
 def dinov2(options: argparse.Namespace, device: str) -> Case:
     """Return DINOv2 on noise, half of the global crops masked at 30 percent."""
-    backbone = ViT(options.backbone, img_size=options.size, patch_size=options.patch)
+    backbone = plain_vit(options)
     objective = DINOv2(
         backbone,
         dino_head=published_head,
@@ -196,9 +212,16 @@ def lejepa(options: argparse.Namespace, device: str) -> Case:
     return Case(objective, batch, bare)
 
 
+def plain_vit(options: argparse.Namespace) -> ViT:
+    """Return a ViT with class token and learned positions."""
+    return ViT(
+        options.backbone, img_size=options.size, patch_size=options.patch, packed=options.packed
+    )
+
+
 def _any_backbone(options: argparse.Namespace) -> Backbone:
     if options.backbone.startswith("vit"):
-        return ViT(options.backbone, img_size=options.size, patch_size=options.patch)
+        return plain_vit(options)
     return ConvNet(options.backbone, img_size=options.size)
 
 
@@ -253,51 +276,165 @@ CASES = {
 }
 
 
+HEADER = (
+    "objective",
+    "backbone, size, batch",
+    "bare passes",
+    "whole step",
+    "ratio",
+    "more: passes, optimiser, average",
+    "peak memory",
+    "wait for data",
+)
+ROWS = (
+    "dinov2",
+    "dinov2 --centering softmax",
+    "dinov2 --backbone vit_small --size 128 --local-size 64 --batch 8",
+    "world --backbone vit_base --size 224 --batch 4",
+    "world --backbone vit_small --size 224 --batch 8",
+    "ijepa --backbone vit_small --size 224 --batch 8",
+    "mlvicx --backbone vit_small --size 224 --batch 24",
+    "mlvicx --backbone resnet18 --size 224 --batch 64",
+    "vicreg --backbone vit_small --size 224 --batch 8",
+    "lejepa",
+)
+
+
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("objective", choices=list(CASES))
+    parser.add_argument("objective", nargs="?", choices=list(CASES))
     parser.add_argument("--backbone", default="vit_tiny")
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--local-size", type=int, default=48)
     parser.add_argument("--n-local", type=int, default=4)
     parser.add_argument("--patch", type=int, default=16)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--centering", default="sinkhorn", choices=["sinkhorn", "softmax"])
+    parser.add_argument("--compile", action="store_true", help="compile the transformer blocks")
+    parser.add_argument(
+        "--packed", action=argparse.BooleanOptionalAction, help="crops of all sizes in one pass"
+    )
+    parser.add_argument("--precision", default="32-true", choices=["32-true", "bf16-mixed"])
+    parser.add_argument("--no-data", action="store_true", help="leave out the wait for data")
     options = parser.parse_args()
+    if options.objective is not None:
+        print(f"| {' | '.join(row_of(options))} |")
+        return
+    print("| " + " | ".join(HEADER) + " |\n" + "|---" * len(HEADER) + "|")
+    for row in ROWS:  # a process each, so that no one's peak is another's
+        command = [sys.executable, __file__, *row.split(), "--rounds", str(options.rounds)]
+        subprocess.run(command, check=True)
 
+
+def row_of(options: argparse.Namespace) -> list[str]:
+    """Return the measurements of one objective, in the order of the header."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    before = peak(device)
     objective, batch, bare = CASES[options.objective](options, device)
     objective.train()
+    if options.compile:
+        compile_blocks(objective)
     optimizer = build_optimizer(
         objective.named_parameters(), objective.backbone, Recipe(), 1e-4, fused=True
     )
+    half = options.precision == "bf16-mixed"
+    autocast = partial(torch.autocast, device, torch.bfloat16, enabled=half)
 
     def bare_passes() -> None:
-        bare().backward()
+        with autocast():
+            result = bare()
+        result.backward()
         objective.backbone.zero_grad()
 
-    def step() -> None:
-        terms = objective.loss_terms(batch, 0.5)
-        sum(objective.weight(name) * term for name, term in terms.items()).backward()
+    def forward_and_backward() -> None:
+        with autocast():
+            terms = objective.loss_terms(batch, 0.5)
+            total = sum(objective.weight(name) * term for name, term in terms.items())
+        total.backward()
+
+    def optimise() -> None:
         objective.configure_gradient_clipping(optimizer)
         optimizer.step()
         optimizer.zero_grad()
-        objective.update_teacher(0.5)
 
-    times = measure({"bare passes": bare_passes, "whole step": step}, options.rounds, device)
-    print(
-        f"{type(objective).__name__}, {options.backbone}/{options.patch}, {options.size} px, "
-        f"batch {options.batch}, {device}"
-    )
-    print("| what | ms, median | ratio |\n|---|---|---|")
-    for name, values in times.items():
-        pairs = zip(values, times["bare passes"], strict=True)
-        ratio = statistics.median(value / reference for value, reference in pairs)
-        print(f"| {name} | {1000 * statistics.median(values):.0f} | {ratio:.2f} |")
+    parts = {
+        "bare": bare_passes,
+        "passes": forward_and_backward,
+        "optimiser": optimise,
+        "average": lambda: objective.update_teacher(0.5),
+    }
+    times = measure(parts, options.rounds, device)
+    held = peak(device) - before
+    steps = [sum(each) for each in zip(*(times[name] for name in list(parts)[1:]), strict=True)]
+    ratio = statistics.median(s / b for s, b in zip(steps, times["bare"], strict=True))
+    bare_time = statistics.median(times["bare"])
+    shares = {
+        "passes": statistics.median(times["passes"]) / bare_time - 1,
+        "optimiser": statistics.median(times["optimiser"]) / bare_time,
+        "average": statistics.median(times["average"]) / bare_time,
+    }
+    name = f"{type(objective).__name__}{', softmax' if options.centering == 'softmax' else ''}"
+    return [
+        name,
+        f"{options.backbone}, {options.size} px, batch {options.batch}",
+        f"{1000 * bare_time:.0f} ms",
+        f"{1000 * statistics.median(steps):.0f} ms",
+        f"{ratio:.2f}",
+        ", ".join(f"{share:.2f}" for share in shares.values()),
+        f"{held / 2**30:.2f} GiB",
+        "-" if options.no_data else f"{data_wait(objective, options):.0%}",
+    ]
+
+
+def peak(device: str) -> float:
+    """Return the largest amount of memory that this process has held, in bytes."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def data_wait(objective: Objective, options: argparse.Namespace) -> float:
+    """Return the share of the time that a run waits for data, read and made by one worker."""
+    objective.backbone.train()
+    bar = ProgressBar()
+    with tempfile.TemporaryDirectory() as folder:
+        write_images(Path(folder), options.batch * (options.rounds + 1))
+        data = CXRDataModule(
+            root=folder,
+            views=objective.views,
+            batch_size=options.batch,
+            num_workers=1,
+            split=(1.0, 0.0, 0.0),
+        )
+        trainer = Trainer(
+            max_epochs=1,
+            precision=options.precision,
+            callbacks=[bar],
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+            use_distributed_sampler=False,
+        )
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            trainer.fit(objective, data)
+    return bar.data_wait
+
+
+def write_images(folder: Path, number: int) -> None:
+    """Write files of generated radiographs, in turns the same 16."""
+    phantom = Phantom(512)
+    for i in range(number):
+        path = folder / f"{i}.png"
+        if i < 16:
+            write_png(phantom, i, path)
+        else:
+            os.link(folder / f"{i % 16}.png", path)
 
 
 def measure(

@@ -1,6 +1,7 @@
 """A transformer block that takes crops of several sizes and skips work for dropped residuals."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 from cxrssl.errors import InputError
 
 __all__ = ["PackedBlock", "draw_subset", "pick_tokens"]
+
+_MOST_VERSIONS = 64
+"""Of one compiled method; torch's own limit of 8 is too low for a joint run with probes."""
 
 
 def pick_tokens(tokens: Tensor, index: Tensor) -> Tensor:
@@ -44,11 +48,14 @@ class PackedBlock(Block):  # type: ignore[misc]
     Attributes:
         drop_rate: Share of residuals dropped in training.
         packed: Whether groups share the calls of norms and linear layers.
+        compiled: Whether the block runs as ``torch.compile`` makes it. Blocks of one shape share
+            what is compiled, so that it is done once and not once a block.
         gate: The gate, None for none.
     """
 
     drop_rate: float = 0.0
     packed: bool = False
+    compiled: bool = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -70,13 +77,10 @@ class PackedBlock(Block):  # type: ignore[misc]
         Raises:
             InputError: If there is a gate and no grid.
         """
-        if not isinstance(x, Tensor):
-            return self._gated(self._residuals(x), grids)
         if attention.get("attn_mask") is not None or attention.get("is_causal"):
-            groups = [super().forward(x, **attention)]
-        else:
-            groups = self._residuals([x])
-        return self._gated(groups, grids)[0]
+            return self._gated([super().forward(x, **attention)], grids)[0]
+        outputs = self._run([x] if isinstance(x, Tensor) else x, grids)
+        return outputs[0] if isinstance(x, Tensor) else outputs
 
     def select(
         self, x: Tensor, index: Tensor, grids: Sequence[tuple[int, int]] | None = None
@@ -87,7 +91,24 @@ class PackedBlock(Block):  # type: ignore[misc]
         query and no MLP, which a last block without a gate spares them where few are wanted.
         """
         if self.gate is not None or (self.training and self.drop_rate > 0):
-            return pick_tokens(self._gated(self._residuals([x]), grids)[0], index)
+            return pick_tokens(self._run([x], grids)[0], index)
+        select = _compiled(PackedBlock._select) if self.compiled else PackedBlock._select
+        output: Tensor = select(self, x, index)
+        return output
+
+    def _run(self, groups: list[Tensor], grids: Sequence[tuple[int, int]] | None) -> list[Tensor]:
+        # Drawn here, compiled blocks drop the same residuals as others.
+        subsets = [self._draw(groups), self._draw(groups)]
+        residuals = _compiled(PackedBlock._residuals) if self.compiled else PackedBlock._residuals
+        return self._gated(residuals(self, groups, *subsets), grids)
+
+    def _draw(self, groups: list[Tensor]) -> list[Tensor] | None:
+        """Return the images of each group that keep a residual, None for all."""
+        if not (self.training and self.drop_rate > 0):
+            return None
+        return [draw_subset(len(x), self.drop_rate, x.device) for x in groups]
+
+    def _select(self, x: Tensor, index: Tensor) -> Tensor:
         attn, chosen, normed = self.attn, pick_tokens(x, index), self.norm1(x)
         dim, heads = x.shape[-1], attn.num_heads
         weight, bias = attn.qkv.weight, attn.qkv.bias
@@ -115,21 +136,12 @@ class PackedBlock(Block):  # type: ignore[misc]
             raise InputError("a block with a gate needs the grids of the patches")
         return [_gate_patches(self.gate, x, grid) for x, grid in zip(groups, grids, strict=True)]
 
-    def _residuals(self, groups: list[Tensor]) -> list[Tensor]:
-        groups = self._add(groups, self._attention)
-        return self._add(groups, self._mlp)
-
-    def _add(
-        self, groups: list[Tensor], branch: Callable[[list[Tensor]], list[Tensor]]
+    def _residuals(
+        self, groups: list[Tensor], attended: list[Tensor] | None, changed: list[Tensor] | None
     ) -> list[Tensor]:
-        if not (self.training and self.drop_rate > 0):
-            return [x + y for x, y in zip(groups, branch(groups), strict=True)]
-        subsets = [draw_subset(len(x), self.drop_rate, x.device) for x in groups]
-        kept = branch([x.index_select(0, rows) for x, rows in zip(groups, subsets, strict=True)])
-        return [
-            torch.index_add(x, 0, rows, y.to(x.dtype), alpha=len(x) / len(rows))
-            for x, rows, y in zip(groups, subsets, kept, strict=True)
-        ]
+        """Add attention and MLP, each to some rows of the groups, or to all without any."""
+        groups = _add(groups, self._attention, attended)
+        return _add(groups, self._mlp, changed)
 
     def _attention(self, groups: list[Tensor]) -> list[Tensor]:
         if not self.packed or len(groups) == 1:
@@ -148,6 +160,29 @@ class PackedBlock(Block):  # type: ignore[misc]
         if not self.packed or len(groups) == 1:
             return [self.ls2(self.mlp(self.norm2(x))) for x in groups]
         return _unpack(self.ls2(self.mlp(self.norm2(_pack(groups)))), groups)
+
+
+@cache
+def _compiled(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method compiled; its blocks are arguments, and so are their weights."""
+    # One version for each kind of input: training, evaluation, precision, number of groups, width.
+    limit = torch._dynamo.config.recompile_limit
+    torch._dynamo.config.recompile_limit = max(limit, _MOST_VERSIONS)
+    return torch.compile(method)
+
+
+def _add(
+    groups: list[Tensor],
+    branch: Callable[[list[Tensor]], list[Tensor]],
+    subsets: list[Tensor] | None,
+) -> list[Tensor]:
+    if subsets is None:
+        return [x + y for x, y in zip(groups, branch(groups), strict=True)]
+    kept = branch([x.index_select(0, rows) for x, rows in zip(groups, subsets, strict=True)])
+    return [
+        torch.index_add(x, 0, rows, y.to(x.dtype), alpha=len(x) / len(rows))
+        for x, rows, y in zip(groups, subsets, kept, strict=True)
+    ]
 
 
 def _gate_patches(gate: nn.Module, tokens: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cxrssl.heads.prototypes import Prototypes
 from cxrssl.losses.distributed import alone
 from cxrssl.objectives.base import Objective
+from cxrssl.objectives.compiling import compile_blocks
 from cxrssl.objectives.memory_meter import MemoryMeter
 from cxrssl.views import Views
 
@@ -159,6 +160,7 @@ def _twin(objective: Objective, mode: FakeTensorMode) -> Objective:
         if isinstance(module, nn.SyncBatchNorm):
             module.__class__ = _LocalNorm  # type: ignore[assignment]
     twin.monitoring = False
+    compile_blocks(twin, False)
     return twin
 
 

@@ -60,6 +60,9 @@ class Recipe:
         trust: Trust coefficient of LARS.
         scale_final: Whether start and end of the rate are scaled to the batch like its value, as
             VICReg does; DINOv2 scales the value alone.
+        compile_blocks: Whether transformer blocks, those of teacher and predictor too, are compiled
+            by ``torch.compile``. It takes a minute or so at the start and changes results by
+            rounding.
 
     Raises:
         InputError: If an option is out of range.
@@ -81,6 +84,7 @@ class Recipe:
     momentum: float = 0.9
     trust: float = 0.001
     scale_final: bool = False
+    compile_blocks: bool = False
 
     def __post_init__(self) -> None:
         if self.schedule_unit not in ("step", "micro_batch"):

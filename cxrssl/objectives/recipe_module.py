@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cxrssl.backbones import Backbone
 from cxrssl.errors import InputError
 from cxrssl.losses.distributed import all_sum, world_size
+from cxrssl.objectives.compiling import compile_blocks
 from cxrssl.objectives.nonfinite import NonFiniteSteps
 from cxrssl.objectives.recipe import Recipe, build_optimizer, set_rates
 from cxrssl.objectives.run_checks import check_trainer
@@ -109,7 +110,9 @@ class RecipeModule(LightningModule, ABC):
         check_trainer(self.trainer, stage, self, shardable=bool(self.sharded_methods))
 
     def configure_model(self) -> None:
-        """Shard the module where the strategy asks for it."""
+        """Compile the blocks where the recipe asks for it, shard where the strategy does."""
+        if self.recipe.compile_blocks:
+            compile_blocks(self)
         strategy = None if self._trainer is None else self.trainer.strategy
         if isinstance(strategy, FullySharded):
             strategy.synchronise_norms(self)
