@@ -4,15 +4,16 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 from jsonargparse import ArgumentParser
 
 from cxrssl.backbones import ViT
 from cxrssl.data import PhantomDataModule
-from cxrssl.data.releases.catalogue import catalogue_table
 from cxrssl.objectives import Objective
 from tests.objectives.training import quiet_trainer
+from tests.readme_tables import TABLES, table_of
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 
@@ -59,6 +60,7 @@ def test_every_class_it_names_exists():
     import cxrssl.backbones
     import cxrssl.callbacks
     import cxrssl.data
+    import cxrssl.heads
     import cxrssl.objectives
     import cxrssl.views
 
@@ -68,6 +70,7 @@ def test_every_class_it_names_exists():
         cxrssl.backbones,
         cxrssl.callbacks,
         cxrssl.data,
+        cxrssl.heads,
         cxrssl.objectives,
         cxrssl.tasks,
         cxrssl.views,
@@ -80,6 +83,6 @@ def test_every_class_it_names_exists():
         assert classes - OTHERS <= named
 
 
-def test_the_table_of_datasets_is_that_of_the_classes():
-    table = re.search(r"<!-- table: datasets -->\n(.*?)\n<!--", README, re.DOTALL).group(1)
-    assert table == catalogue_table()
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_is_what_the_code_makes(name):
+    assert table_of(name) == TABLES[name](), "write it: python -m tests.readme_tables"
