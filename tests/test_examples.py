@@ -53,6 +53,7 @@ TINY_HEADS = {
 
 TASKS = ("Classification", "Segmentation", "ReportGeneration")
 STAGES = {
+    "recipes/adapt_rad_dino.yaml": "recipes/rad_dino_vitb14_518.yaml",
     "recipes/chexfound_vitl16_512.yaml": "recipes/chexfound_vitl16_224.yaml",
     "recipes/medfmc_few_shot.yaml": "recipes/chexworld_finetuning.yaml",
 }
