@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
-from cxrssl.objectives import Objective, Teacher
+from cxrssl.objectives import FullySharded, Objective, Teacher
 from cxrssl.objectives.footprint import Footprint, measure_footprint
 
 __all__ = ["RunEstimate", "advice", "optimizer_bytes", "weight_bytes"]
@@ -139,6 +139,14 @@ def _shards(trainer: Any) -> int:
     return int(trainer.world_size) if sharded else 1
 
 
+def _gradient_bytes(trainer: Any, trained: int) -> int:
+    """Return the bytes of gradients on one device that trains weights of so many."""
+    strategy = trainer.strategy
+    kept_whole = isinstance(strategy, FullySharded) and not strategy.reduce_each
+    accumulated = kept_whole and trainer.accumulate_grad_batches > 1
+    return trained * _shards(trainer) if accumulated else trained
+
+
 def _tell(trainer: Trainer, module: LightningModule, footprint: Footprint | None) -> None:
     weights = weight_bytes(module, _shards(trainer))
     state = _state_bytes(trainer)
@@ -146,7 +154,8 @@ def _tell(trainer: Trainer, module: LightningModule, footprint: Footprint | None
     lines = [
         "Estimate for each device:",
         f"  weights: {_size(weights.trained)} trained, {_size(weights.frozen)} frozen, "
-        f"{_size(weights.teacher)} of a teacher; gradients: {_size(weights.trained)}; "
+        f"{_size(weights.teacher)} of a teacher; "
+        f"gradients: {_size(_gradient_bytes(trainer, weights.trained))}; "
         f"{names}: {'not known' if state is None else _size(state)}",
     ]
     if footprint is None:

@@ -18,7 +18,7 @@ from cxrssl.losses.distributed import all_sum, world_size
 from cxrssl.objectives.compiling import compile_blocks
 from cxrssl.objectives.nonfinite import NonFiniteSteps
 from cxrssl.objectives.recipe import Recipe, build_optimizer, set_rates
-from cxrssl.objectives.run_checks import check_trainer
+from cxrssl.objectives.run_checks import check_start, check_trainer
 from cxrssl.objectives.running_statistics import RunningStatistics
 from cxrssl.objectives.sharding import FullySharded, shard, whole, zero_of
 from cxrssl.schedules import Schedule
@@ -108,6 +108,7 @@ class RecipeModule(LightningModule, ABC):
     def setup(self, stage: str) -> None:
         """Refuse what would be wrong in silence."""
         check_trainer(self.trainer, stage, self, shardable=bool(self.sharded_methods))
+        check_start(self.trainer)
 
     def configure_model(self) -> None:
         """Compile the blocks where the recipe asks for it, shard where the strategy does."""
@@ -177,8 +178,7 @@ class RecipeModule(LightningModule, ABC):
         # every process takes the same branch.
         if not torch.isfinite(means[0]):
             self._nonfinite.spoil("loss", [] if torch.isfinite(total) else images)
-            # Every parameter takes part in the backward pass, as DDP needs it.
-            return zero_of(p for p in self.parameters() if p.requires_grad)
+            return self._spoilt_loss(total)
         values = dict(zip(terms, means, strict=True))
         self.log("loss", values.pop("loss"), prog_bar=True)
         self.log_dict({f"loss/{name}": value for name, value in values.items()})
@@ -199,7 +199,8 @@ class RecipeModule(LightningModule, ABC):
         }
         if self.monitoring:
             self.monitored |= {f"grad_norm_{name}": norm for name, norm in norms.items()}
-        if not torch.isfinite(torch.stack(list(norms.values()))).all():
+        finite = torch.isfinite(torch.stack(list(norms.values()))).all()
+        if not finite and not self._nonfinite.spoilt:
             self._overflowed = self._scaler_searches()
             if not self._overflowed:
                 self._nonfinite.spoil("gradient")
@@ -266,6 +267,15 @@ class RecipeModule(LightningModule, ABC):
         terms = self.weighted_terms(batch, progress)
         total = torch.stack([weight * term for weight, term in terms.values()]).sum()
         return {"loss": total, **{name: term for name, (_, term) in terms.items()}}
+
+    def _spoilt_loss(self, total: Tensor) -> Tensor:
+        """Return what is fitted instead of a loss that is not finite; the step is skipped later."""
+        if isinstance(self.trainer.strategy, FullySharded):
+            # The reduction of this loss's own gradients also takes away those that earlier
+            # micro-batches have left unreduced.
+            return total
+        # Every parameter takes part in the backward pass, as DDP needs it.
+        return zero_of(p for p in self.parameters() if p.requires_grad)
 
     def _held_out_progress(self) -> float:
         fitting = self.trainer.state.fn == TrainerFn.FITTING

@@ -1,13 +1,17 @@
 """What is refused or warned of before a run, since it would be wrong in silence."""
 
+import socket
+from pathlib import Path
+
 from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import distributed as dist
 from torch import nn
 
 from cxrssl.errors import InputError
 from cxrssl.objectives.sharding import FullySharded
 
-__all__ = ["check_batch", "check_trainer", "warn_of_local_norms"]
+__all__ = ["check_batch", "check_start", "check_trainer", "warn_of_local_norms"]
 
 
 def check_trainer(trainer: Trainer, stage: str, module: nn.Module, *, shardable: bool) -> None:
@@ -39,6 +43,37 @@ def check_trainer(trainer: Trainer, stage: str, module: nn.Module, *, shardable:
             "weights kept in bf16-true miss updates smaller than about 1/500 of a weight, which "
             "late ones are, and the optimiser's averages stall alike: use bf16-mixed unless "
             "memory rules it out. Teachers and losses are kept in float32."
+        )
+
+
+def check_start(trainer: Trainer) -> None:
+    """Refuse a checkpoint in shards, and one that not all processes find.
+
+    All processes must call it.
+
+    Args:
+        trainer: Knows the checkpoint and the processes.
+
+    Raises:
+        InputError: On all processes, if the checkpoint is either.
+    """
+    path = Path(trainer.ckpt_path) if trainer.ckpt_path else None
+    here = socket.gethostname(), str(path) if path is not None and path.exists() else "none"
+    found = [here] * trainer.world_size
+    if trainer.world_size > 1:
+        dist.all_gather_object(found, here)
+    if len({start for _, start in found}) > 1:
+        seen = ", ".join(f"{start} on {host}" for host, start in dict.fromkeys(found))
+        raise InputError(
+            f"the processes would start from different checkpoints ({seen}): put "
+            "trainer.default_root_dir on a disk that all nodes share, or give a ckpt_path that all "
+            "of them can read"
+        )
+    if path is not None and (path / ".metadata").is_file():
+        raise InputError(
+            f"{path} is a folder of shards, which only the strategy that wrote it reads: make one "
+            f"file of it (python -m lightning.pytorch.utilities.consolidate_checkpoint {path}) and "
+            "give that as ckpt_path"
         )
 
 

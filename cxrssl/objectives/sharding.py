@@ -1,6 +1,7 @@
 """Training with weights, gradients and optimiser state spread over the processes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -47,13 +48,18 @@ class FullySharded(ModelParallelStrategy):
         half_blocks: Whether transformer blocks are gathered and computed in bfloat16, which halves
             what is sent; weights are kept, and gradients added up, in float32. Between blocks,
             in heads and in losses, the trainer's precision counts.
+        reduce_each: Whether gradients are reduced after every accumulated micro-batch. Without it
+            they are reduced once a step, which sends less, but each process holds whole gradients
+            until then.
         process_group_backend: What the processes talk through; by the device if left out.
-        timeout: How long they wait for each other.
+        timeout: How long they wait for each other; half an hour by default, as the first process
+            alone fits probes, draws figures and writes checkpoints meanwhile.
     """
 
     def __init__(
         self,
         half_blocks: bool = False,
+        reduce_each: bool = False,
         process_group_backend: str | None = None,
         timeout: timedelta | None = default_pg_timeout,
     ) -> None:
@@ -64,11 +70,22 @@ class FullySharded(ModelParallelStrategy):
             timeout=timeout,
         )
         self.half_blocks = half_blocks
+        self.reduce_each = reduce_each
 
     def setup_environment(self) -> None:
         """Start the processes; all of them share one model."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
+
+    @contextmanager
+    def block_backward_sync(self) -> Iterator[None]:
+        """Add up gradients within each process, in a backward pass that is not a step's last."""
+        assert isinstance(self.model, FSDPModule)
+        self.model.set_requires_gradient_sync(self.reduce_each)
+        try:
+            yield
+        finally:
+            self.model.set_requires_gradient_sync(True)
 
     @property
     def synchronises_norms(self) -> bool:

@@ -120,6 +120,20 @@ def test_sharded_weights_are_those_of_one_device():
     assert estimate._shards(trainer) == 1
 
 
+@pytest.mark.parametrize(
+    ("strategy", "accumulated", "expected"),
+    [
+        (FullySharded(), 1, 100),
+        (FullySharded(), 2, 800),
+        (FullySharded(reduce_each=True), 2, 100),
+        (SimpleNamespace(), 2, 100),
+    ],
+)
+def test_accumulated_gradients_are_whole_unless_each_is_reduced(strategy, accumulated, expected):
+    trainer = SimpleNamespace(strategy=strategy, world_size=8, accumulate_grad_batches=accumulated)
+    assert estimate._gradient_bytes(trainer, 100) == expected
+
+
 def test_what_does_not_fit_is_warned_of_with_what_helps(said, monkeypatch):
     monkeypatch.setattr(estimate, "_free_bytes", lambda device: 600_000)
     fit([RunEstimate()])

@@ -30,17 +30,17 @@ class Shares(LightningDataModule):
 
 
 class Record(Callback):
-    """Keeps the loss of each step and the first gradients; saves the run after the first step."""
+    """Keeps loss and gradients of each step; saves the run after the first one."""
 
     def __init__(self, path):
-        self.path, self.losses, self.gradients, self.part = path, [], None, 1.0
+        self.path, self.losses, self.gradients, self.part = path, [], {}, 1.0
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-        if self.gradients is None:
-            named = [(n, p) for n, p in pl_module.named_parameters() if p.grad is not None]
-            self.gradients = {name: whole(p.grad).clone() for name, p in named}
-            held = sum(getattr(p, "to_local", lambda p=p: p)().numel() for _, p in named)
-            self.part = held / sum(p.numel() for _, p in named)
+        step = trainer.global_step
+        named = [(n, p) for n, p in pl_module.named_parameters() if p.grad is not None]
+        self.gradients |= {f"{name}, step {step}": whole(p.grad).clone() for name, p in named}
+        held = sum(getattr(p, "to_local", lambda p=p: p)().numel() for _, p in named)
+        self.part = held / sum(p.numel() for _, p in named)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.losses.append(trainer.callback_metrics["loss"])
@@ -51,7 +51,7 @@ class Record(Callback):
 
 
 def fit(objective, batches, path=None, ckpt_path=None, callbacks=(), **options):
-    """Train, and return losses, first gradients, share of the weights held, and final state."""
+    """Train, and return losses, gradients, share of the weights held, and final state."""
     record = Record(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about plain tensors where Lightning knows no data module
