@@ -17,7 +17,7 @@ from cxrssl.data.features import FeatureDataset, FeatureDtype, FeatureStore
 from cxrssl.data.indexed import IndexedImages
 from cxrssl.data.loader import PlanLoader, plan_loader
 from cxrssl.data.polarity import Polarity
-from cxrssl.data.resume import check_resumed, close_epoch, position
+from cxrssl.data.resume import Recount, check_resumed, close_epoch, position
 from cxrssl.data.sampler import FixedBatchSampler, PlannedBatchSampler
 from cxrssl.data.splits import stable_fractions
 from cxrssl.data.subsets import image_names
@@ -120,6 +120,7 @@ class CXRDataModule(IndexedImages):
         self.pin_memory = pin_memory
         self._failures: FailureLog | None = None
         self._resume: dict[str, int] = {}
+        self._recount: Recount | None = None
         self._features: tuple[FeatureStore, NDArray[np.int64]] | None = None
 
     # Lightning's hooks.
@@ -129,6 +130,7 @@ class CXRDataModule(IndexedImages):
         # Lightning restores a checkpoint's position after this hook, and a task caches features;
         # those of an earlier run are void.
         self._resume = {}
+        self._recount = None
         self._features = None
         self._failures = FailureLog(len(self.index), self.max_corrupt)
         if self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0:
@@ -160,7 +162,13 @@ class CXRDataModule(IndexedImages):
         rows = self.shown_rows("train")
         dataset = self._dataset(rows, train=True)
         sampler = PlannedBatchSampler(
-            len(rows), self.batch_size, self.seed, rank, world_size, self.sampling_weights(rows)
+            len(rows),
+            self.batch_size,
+            self.seed,
+            rank,
+            world_size,
+            self.sampling_weights(rows),
+            self._accumulated,
         )
         self._go_on(sampler)
         return self._loader(dataset, sampler, persistent=True)
@@ -278,12 +286,17 @@ class CXRDataModule(IndexedImages):
         return self._fixed_view(split, labelled, shard)
 
     def state_dict(self) -> dict[str, int]:
-        """Return the position: epoch, and images of it that all processes have trained on."""
+        """Return the position: epoch, and images of its optimiser steps over all processes.
+
+        Within a step its first micro-batches count as not shown: their gradients are not kept.
+        """
         epoch, batches = (0, 0) if self.trainer is None else position(self.trainer)
+        stepped = batches // self._accumulated * self._accumulated
         return {
             "epoch": epoch,
-            "images": batches * self._global_batch,
+            "images": stepped * self._global_batch,
             "global_batch": self._global_batch,
+            "accumulated": self._accumulated,
             "n_images": len(self.shown_rows("train")),
             "seed": self.seed,
         }
@@ -297,6 +310,10 @@ class CXRDataModule(IndexedImages):
     @property
     def _global_batch(self) -> int:
         return self.batch_size * self._process()[1]
+
+    @property
+    def _accumulated(self) -> int:
+        return 1 if self.trainer is None else self.trainer.accumulate_grad_batches
 
     def _process(self) -> tuple[int, int]:
         trainer = self.trainer
@@ -316,6 +333,9 @@ class CXRDataModule(IndexedImages):
         if state:
             check_resumed(state, sampler)
             sampler.start_at(state["epoch"], state["images"] // sampler.global_batch)
+            if self.trainer is not None and self._recount is None:
+                self._recount = Recount(state, sampler.global_batch)
+                self._recount.attach(self.trainer)
         if self.trainer is not None:
             close_epoch(self.trainer)
             # Workers fetch ahead before the trainer says which epoch it is in.

@@ -9,12 +9,51 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 
 from cxrssl.data.sampler import PlannedBatchSampler
 from cxrssl.errors import InputError
 
-__all__ = ["check_resumed", "close_epoch", "position"]
+__all__ = ["Recount", "check_resumed", "close_epoch", "position"]
+
+
+class Recount(Callback):
+    """Gives the counters of a restored trainer in the batches of this run, once.
+
+    A checkpoint counts batches of its own run, which had another size if the number of processes
+    or of accumulated batches was another. It may also lie within an optimiser step, whose first
+    batches are shown again.
+
+    Args:
+        state: The data module's state in the checkpoint.
+        global_batch: Images per batch over all processes of this run.
+    """
+
+    def __init__(self, state: Mapping[str, int], global_batch: int) -> None:
+        self.state, self.global_batch = state, global_batch
+        self._done = False
+
+    def attach(self, trainer: Any) -> None:
+        """Let a trainer call this, for its loops may not have been restored yet."""
+        trainer.callbacks.append(self)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the counters, after the restore and before the loop of batches reads them."""
+        if self._done:
+            return
+        self._done = True
+        progress: Any = trainer.fit_loop.epoch_loop.batch_progress
+        restored = progress.current.processed
+        done = self.state["images"] // self.global_batch
+        # At the end of an epoch the counters still are those of the epoch that has ended.
+        if not done and restored >= self.state.get("accumulated", 1):
+            done = int(trainer.num_training_batches)
+        ended = progress.total.processed - restored
+        ended_before = ended * self.state["global_batch"] // self.global_batch - ended
+        for counter, moved in ((progress.current, 0), (progress.total, ended_before)):
+            for name in ("ready", "started", "processed", "completed"):
+                setattr(counter, name, getattr(counter, name) + moved + done - restored)
 
 
 def position(trainer: Trainer) -> tuple[int, int]:
@@ -55,15 +94,15 @@ def check_resumed(state: Mapping[str, int], sampler: PlannedBatchSampler) -> Non
     Raises:
         InputError: If the checkpoint stopped within an epoch of other batches.
     """
-    if state["images"] and state["global_batch"] != sampler.global_batch:
+    before = state["global_batch"] * state.get("accumulated", sampler.accumulated)
+    now = sampler.global_batch * sampler.accumulated
+    if state["images"] and state["global_batch"] != sampler.global_batch and before != now:
         raise InputError(
-            f"the checkpoint stopped within an epoch of global batches of "
-            f"{state['global_batch']} images, this run makes {sampler.global_batch} "
-            "(batch_size x processes): change batch_size to match, or resume from the end of "
-            "an epoch"
+            f"the checkpoint stopped within an epoch of global batches of {before} images, this "
+            f"run makes {now} (batch_size x processes x accumulate_grad_batches): change one of "
+            "them to match, or resume from the end of an epoch"
         )
-    now = {"seed": sampler.seed, "n_images": sampler.n_images}
-    for name, value in now.items():
+    for name, value in {"seed": sampler.seed, "n_images": sampler.n_images}.items():
         if state[name] != value:
             warnings.warn(
                 f"the checkpoint was made with {name} {state[name]}, this run has {value}: "

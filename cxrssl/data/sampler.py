@@ -51,8 +51,9 @@ class PlannedBatchSampler(_PlanSampler):
 
     The order of an epoch is one permutation of all images, drawn from (seed, epoch) alone. Global
     batch b is ``order[b * G:(b + 1) * G]`` with G = batch_size * world_size, and rank r takes the
-    r-th part of it: the global batches do not depend on how many ranks share them. What is left
-    after the last full global batch waits for another epoch's order.
+    r-th part of it: the global batches do not depend on how many ranks share them. An epoch is made
+    of whole optimiser steps, so that these do not depend either on how many batches each of them
+    accumulates. What is left waits for another epoch's order.
 
     Args:
         n_images: Images to draw from.
@@ -62,9 +63,10 @@ class PlannedBatchSampler(_PlanSampler):
         world_size: Number of processes.
         weights: Sampling weights (n_images,), >= 0: an epoch then draws n_images times with
             replacement. None shows every image once an epoch.
+        accumulated: Global batches of an optimiser step.
 
     Raises:
-        InputError: Where the images do not fill one global batch, or the weights do not fit.
+        InputError: Where the images do not fill one step, or the weights do not fit.
     """
 
     def __init__(
@@ -75,15 +77,18 @@ class PlannedBatchSampler(_PlanSampler):
         rank: int = 0,
         world_size: int = 1,
         weights: NDArray[np.float64] | None = None,
+        accumulated: int = 1,
     ) -> None:
-        if n_images < batch_size * world_size:
+        if n_images < batch_size * world_size * accumulated:
             raise InputError(
-                f"{n_images} training images do not fill one global batch of "
-                f"{batch_size} x {world_size} (batch_size x processes): lower batch_size"
+                f"{n_images} training images do not fill one global batch of {batch_size} x "
+                f"{world_size} x {accumulated} (batch_size x processes x "
+                "accumulate_grad_batches): lower one of them"
             )
         super().__init__(n_images, seed, rank, world_size)
         self.n_images = n_images
         self.batch_size = batch_size
+        self.accumulated = accumulated
         self._cumulative = None if weights is None else _cumulative(weights, n_images)
         self._start = (0, 0)
 
@@ -106,7 +111,7 @@ class PlannedBatchSampler(_PlanSampler):
 
     def __len__(self) -> int:
         """Return the batches of a whole epoch, wherever the iteration starts."""
-        return self.n_images // self.global_batch
+        return self.n_images // (self.global_batch * self.accumulated) * self.accumulated
 
     def __iter__(self) -> Iterator[BatchPlan]:
         epoch = self.epoch

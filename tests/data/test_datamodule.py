@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.utils.data import DistributedSampler
 
 from cxrssl.data.datamodule import CXRDataModule
@@ -74,8 +74,10 @@ def test_resumed_run_goes_on_with_the_very_next_batch(tmp_path, index, when, opt
     whole = fit(index, **saving(tmp_path, **when), **options)
     checkpoints = sorted(tmp_path.iterdir())
     assert len(checkpoints) >= 3
+    accumulated = options.get("accumulate_grad_batches", 1)
+    per_epoch = options.get("limit_train_batches", 10 // accumulated * accumulated)
     for checkpoint in checkpoints:
-        done = batches_before(checkpoint, options.get("limit_train_batches", 10))
+        done = batches_before(checkpoint, per_epoch)
         assert fit(index, checkpoint=checkpoint, **options) == whole[done:]
 
 
@@ -172,10 +174,13 @@ def test_position_counts_images_over_all_processes(index):
     )
     module = data_module(index)
     module.trainer = SimpleNamespace(
-        fit_loop=loop, world_size=2, global_rank=1, num_training_batches=5
-    )
+        fit_loop=loop, world_size=2, global_rank=1, num_training_batches=5,
+        accumulate_grad_batches=1,
+    )  # fmt: skip
     state = module.state_dict()
-    assert state == {"epoch": 1, "images": 24, "global_batch": 8, "n_images": 40, "seed": 5}
+    assert state == {
+        "epoch": 1, "images": 24, "global_batch": 8, "accumulated": 1, "n_images": 40, "seed": 5,
+    }  # fmt: skip
     assert all(type(value) is int for value in state.values())
 
 
@@ -191,6 +196,8 @@ def test_ranks_and_restarts_share_one_order(index):
             world_size=2,
             global_rank=rank,
             num_training_batches=5,
+            accumulate_grad_batches=1,
+            callbacks=[],
             fit_loop=SimpleNamespace(
                 epoch_progress=SimpleNamespace(current=counters),
                 epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(current=counters)),
@@ -200,6 +207,54 @@ def test_ranks_and_restarts_share_one_order(index):
         module.load_state_dict(state)
         halves.append([batch["image_number"].tolist() for batch in module.train_dataloader()])
     assert [a + b for a, b in zip(*halves, strict=True)] == whole[2:]
+
+
+def images_by_step(shown, micro):
+    """Return the images of each optimiser step, in order."""
+    numbers = [numbers for _, (numbers, _, _) in shown]
+    steps = [numbers[i : i + micro] for i in range(0, len(numbers), micro)]
+    return [[number for batch in step for number in batch] for step in steps]
+
+
+@pytest.mark.parametrize("options", [{}, {"max_epochs": -1, "max_steps": 14}])
+@pytest.mark.parametrize(("before", "after"), [(1, 4), (4, 1), (2, 4), (4, 2)])
+def test_steps_go_on_with_other_micro_batches(tmp_path, index, before, after, options):
+    """Eight images a step, five steps an epoch, in micro-batches of another size from then on."""
+
+    def run(micro, checkpoint=None, **more):
+        model = Recorder()
+        trainer = quiet_trainer(accumulate_grad_batches=micro, **options, **more)
+        trainer.fit(model, data_module(index, batch_size=8 // micro), ckpt_path=checkpoint)
+        assert trainer.global_step == options.get("max_steps", 15)
+        return images_by_step(model.shown, micro), model.shown
+
+    whole, _ = run(before, **saving(tmp_path, every_n_train_steps=1))
+    for step in (1, 5, 7, 10):  # within an epoch and after its last batch
+        (checkpoint,) = tmp_path.glob(f"*step={step}.ckpt")
+        steps, shown = run(after, checkpoint)
+        assert steps == whole[step:]
+        epoch, batch_idx, global_step = shown[0][0]
+        assert (epoch, batch_idx, global_step) == (step // 5, step % 5 * after, step)
+
+
+class WithinAStep(Callback):
+    """Saves a checkpoint after the second of four micro-batches of the seventh step."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == 6 and batch_idx % 4 == 1:
+            trainer.save_checkpoint(self.path)
+
+
+def test_a_checkpoint_within_a_step_repeats_the_whole_step(tmp_path, index):
+    path = tmp_path / "within.ckpt"
+    whole, resumed = Recorder(), Recorder()
+    for model, start in ((whole, None), (resumed, path)):
+        trainer = quiet_trainer(accumulate_grad_batches=4, callbacks=[WithinAStep(path)])
+        trainer.fit(model, data_module(index, batch_size=2), ckpt_path=start)
+    assert resumed.shown == whole.shown[24:]
 
 
 def test_another_seed_on_resume_is_said(tmp_path, index):

@@ -47,6 +47,14 @@ def test_two_ranks_share_the_batches_of_one():
     assert one.global_batch == two[0].global_batch == 6
 
 
+def test_accumulated_batches_make_whole_steps():
+    """Two batches of 6 make the steps that one of 12 makes, and no step is left half done."""
+    whole = images(PlannedBatchSampler(53, 12, seed=3))
+    parts = images(PlannedBatchSampler(53, 6, seed=3, accumulated=2))
+    assert [a + b for a, b in zip(parts[::2], parts[1::2], strict=True)] == whole
+    assert len(parts) == len(PlannedBatchSampler(53, 6, seed=3, accumulated=2)) == 8
+
+
 def test_start_skips_batches_of_its_own_epoch_only():
     sampler = PlannedBatchSampler(40, 4)
     whole = {}
@@ -88,7 +96,7 @@ def test_wrong_weights_are_refused(weights, message):
 
 
 def test_too_few_images_are_refused():
-    with pytest.raises(InputError, match=r"15 training images do not fill .* 8 x 2 .*lower batch"):
+    with pytest.raises(InputError, match=r"15 training images do not fill .* 8 x 2 .*lower one"):
         PlannedBatchSampler(15, 8, world_size=2)
 
 
