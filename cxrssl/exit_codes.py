@@ -1,4 +1,7 @@
-"""How a command ends: 0 when done, 2 with one sentence for what is the user's to mend."""
+"""How a command ends: 0 when done, 2 with one sentence for what is the user's to mend.
+
+One whose other process was lost ends with 1 and one sentence.
+"""
 
 import sys
 from collections.abc import Callable
@@ -6,6 +9,7 @@ from collections.abc import Callable
 from jsonargparse import ArgumentError
 
 from cxrssl.errors import InputError
+from cxrssl.lost_process import lost_process
 
 __all__ = ["exit_code"]
 
@@ -18,11 +22,11 @@ def exit_code(action: Callable[[], object]) -> int:
         sys.stderr.write(f"cxrssl: error: {_in_one_sentence(str(error))}\n")
         return 2
     except Exception as error:
-        reason = _input_error(error)
-        if reason is None:
+        reason, lost = _input_error(error), lost_process(error)
+        if reason is None and lost is None:
             raise
-        sys.stderr.write(f"cxrssl: error: {reason}\n")
-        return 2
+        sys.stderr.write(f"cxrssl: error: {reason or lost}\n")
+        return 2 if reason is not None else 1
     return 0
 
 
