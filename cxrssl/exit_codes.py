@@ -9,7 +9,7 @@ from collections.abc import Callable
 from jsonargparse import ArgumentError
 
 from cxrssl.errors import InputError
-from cxrssl.lost_process import lost_process
+from cxrssl.lost_process import leave_at_once, lost_process
 
 __all__ = ["exit_code"]
 
@@ -26,7 +26,10 @@ def exit_code(action: Callable[[], object]) -> int:
         if reason is None and lost is None:
             raise
         sys.stderr.write(f"cxrssl: error: {reason or lost}\n")
-        return 2 if reason is not None else 1
+        if reason is not None:
+            return 2
+        leave_at_once()
+        return 1
     return 0
 
 

@@ -1,8 +1,10 @@
 """Whether a run ended because another of its processes did."""
 
+import os
 import re
+import sys
 
-__all__ = ["lost_process"]
+__all__ = ["leave_at_once", "lost_process"]
 
 _TALK = re.compile(
     r"gloo/transport|NCCL error|Connection (closed|reset) by peer|Timed out waiting \d+ms"
@@ -27,3 +29,19 @@ def lost_process(error: BaseException) -> str | None:
         f"another process of this run {what}: look for the reason in what that one said; then the "
         f"same command with --ckpt_path last goes on ({lines[0][:200]})"
     )
+
+
+def leave_at_once() -> None:
+    """End this process with 1 where processes talk to each other.
+
+    Taking down their connection waits for the lost one, without an end.
+    """
+    torch = sys.modules.get("torch")
+    if (
+        torch is not None
+        and torch.distributed.is_available()
+        and torch.distributed.is_initialized()
+    ):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
