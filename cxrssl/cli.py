@@ -10,8 +10,9 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins import CheckpointIO
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 # Bare class names on the command line resolve among the classes that have been imported.
 from cxrssl.callbacks import (
@@ -21,8 +22,11 @@ from cxrssl.callbacks import (
     OnlineProbe,
     PredictionFile,
     ProgressBar,
+    RecentCheckpoint,
     RunEstimate,
     RunFigures,
+    StopAtSignal,
+    Superseded,
     TaskReport,
     WorldReport,
 )
@@ -30,12 +34,13 @@ from cxrssl.data import CXRDataModule
 from cxrssl.errors import InputError
 from cxrssl.exit_codes import exit_code
 from cxrssl.objectives import RecipeModule
+from cxrssl.run_files import CheckpointFiles, MetricsFile, last_checkpoint, remove_leftovers
 from cxrssl.tasks import Task
 
 __all__ = ["CXRCLI", "run"]
 
 _RUN_FOLDER = "runs"
-_SAVED_EVERY = timedelta(minutes=15)
+_ABANDONED = timedelta(hours=1)
 _KNOWN_NOISE = (
     ".*does not have many workers.*",  # a choice, and the data-wait share shows what it costs
     "Found .* module.s. in eval mode.*",  # a teacher stays in evaluation mode by design
@@ -71,22 +76,30 @@ class CXRCLI(LightningCLI):
             board = TensorBoardLogger(root, name=None)
             # Both write into one folder, so the second is told the number of the first; and what
             # is logged is written at once, so that a kill loses none of it.
-            table = CSVLogger(root, name=None, version=board.version, flush_logs_every_n_steps=1)
+            table = MetricsFile(root, name=None, version=board.version, flush_logs_every_n_steps=1)
             kwargs["logger"] = [board, table]
         kwargs["callbacks"] = _with_defaults(
             config.get("callbacks"),
             _of_a_task() if isinstance(self.model, Task) else _of_an_objective(),
-            without={
-                ProgressBar: config.get("enable_progress_bar") is False,
-                ModelCheckpoint: config.get("enable_checkpointing") is False,
-            },
+            without_progress=config.get("enable_progress_bar") is False,
+            without_checkpoints=config.get("enable_checkpointing") is False,
         )
+        kwargs["plugins"] = _with_checkpoint_files(config.get("plugins"))
         return super().instantiate_trainer(**kwargs)
 
     def before_fit(self) -> None:
         """Resolve ``--ckpt_path last`` among all runs of the run folder, not only the new one."""
+        config = self.config_init[self.subcommand]
+        if config["ckpt_path"] != "last":
+            return
+        _clean(Path(self.trainer.default_root_dir))
         if not self._resolve_last():
             rank_zero_info("No checkpoint to resume yet: the run starts from the beginning.")
+            return
+        callbacks: list[Callback] = getattr(self.trainer, "callbacks", [])
+        for callback in callbacks:
+            if isinstance(callback, Superseded):
+                callback.former = Path(config["ckpt_path"])
 
     def _resolve_last(self) -> bool:
         """Put the newest checkpoint in the place of ``last``; return whether all is well."""
@@ -109,14 +122,19 @@ class CXRCLI(LightningCLI):
     before_validate = before_test = before_predict = _need_last
 
 
-def last_checkpoint(root: Path) -> str | None:
-    """Return the newest checkpoint of the runs below a folder, None where there is none.
+@rank_zero_only
+def _clean(root: Path) -> None:
+    """Remove what runs that were killed have left half-written, but nothing of one at work."""
+    for folder in root.glob("version_*"):
+        remove_leftovers(folder, older_than=_ABANDONED)
 
-    Those that SLURM's signal made Lightning write, in the folder itself, count as well.
-    """
-    patterns = ("version_*/checkpoints/*.ckpt", "hpc_ckpt_*.ckpt")
-    found = [path for pattern in patterns for path in root.glob(pattern) if path.is_file()]
-    return str(max(found, key=lambda path: path.stat().st_mtime)) if found else None
+
+def _with_checkpoint_files(plugins: Any) -> list[Any]:
+    """Return the plugins, and ours for checkpoints unless another one is among them."""
+    given = plugins if isinstance(plugins, list) else [plugins] if plugins else []
+    if any(isinstance(plugin, CheckpointIO) for plugin in given):
+        return given
+    return [*given, CheckpointFiles()]
 
 
 def _of_an_objective() -> list[Callback]:
@@ -134,28 +152,33 @@ def _of_a_task() -> list[Callback]:
 def _with_defaults(
     callbacks: Callback | list[Callback] | None,
     particular: list[Callback],
-    without: dict[type[Callback], bool],
+    *,
+    without_progress: bool,
+    without_checkpoints: bool,
 ) -> list[Callback]:
     """Return the callbacks, and one of each default kind that is not among them or unwanted."""
     given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
     defaults: list[Callback] = [
         *particular,
-        ProgressBar(),
+        *([] if without_progress else [ProgressBar()]),
         RunFigures(),
         EncoderFile(),
-        ModelCheckpoint(save_last="link", every_n_epochs=1, enable_version_counter=False),
-        # An epoch of a large index takes hours, which a kill must not cost.
-        ModelCheckpoint(
-            filename="recent", train_time_interval=_SAVED_EVERY, enable_version_counter=False
-        ),
+        StopAtSignal(),
     ]
-    missing = [
-        default
-        for default in defaults
-        if not without.get(type(default), False)
-        and not any(isinstance(callback, type(default)) for callback in given)
-    ]
-    return given + missing
+    missing = [d for d in defaults if not any(isinstance(c, type(d)) for c in given)]
+    return given + missing + ([] if without_checkpoints else _of_checkpoints(given))
+
+
+def _of_checkpoints(given: list[Callback]) -> list[Callback]:
+    """Return what keeps the last epoch and, since a long one takes hours, the last minutes.
+
+    Another ``ModelCheckpoint`` of the user's takes the place of all that.
+    """
+    if any(isinstance(c, ModelCheckpoint) and not isinstance(c, RecentCheckpoint) for c in given):
+        return []
+    every_epoch = ModelCheckpoint(save_last="link", every_n_epochs=1, enable_version_counter=False)
+    defaults = (Superseded(), every_epoch, RecentCheckpoint())
+    return [d for d in defaults if not any(type(c) is type(d) for c in given)]
 
 
 def _no_advertisement(record: logging.LogRecord) -> bool:

@@ -1,18 +1,17 @@
 """The command as a user meets it: what it prints, what it leaves behind, how it ends."""
 
 import os
+import re
 import subprocess
 import sys
-from datetime import timedelta
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from cxrssl import __version__, cli
+from cxrssl import __version__
 from cxrssl.__main__ import main
-from cxrssl.cli import last_checkpoint
 from cxrssl.data.phantom import Phantom, write_png
 from tests.test_resume import config
 
@@ -93,25 +92,27 @@ def test_validate_test_and_predict_of_a_checkpoint(run, capsys):
     assert len(table["embedding"].iloc[0]) == 32
 
 
-def test_checkpoints_within_a_long_epoch_replace_one_another(run, monkeypatch):
-    monkeypatch.setattr(cli, "_SAVED_EVERY", timedelta(0))  # after every step
-    assert run("fit", "--trainer.max_steps=4", "--trainer.limit_val_batches=1") == 0
+def test_checkpoints_within_a_long_epoch_replace_one_another(run):
+    after_every_step = ["--trainer.callbacks=RecentCheckpoint", "--trainer.callbacks.every=0:00:00"]
+    flags = ["--trainer.max_steps=4", "--trainer.limit_val_batches=1"]
+    assert run("fit", *flags, *after_every_step) == 0
     folder = run.folder / "version_0" / "checkpoints"
     assert sorted(path.name for path in folder.glob("recent*")) == ["recent.ckpt"]
     assert torch.load(folder / "recent.ckpt", weights_only=True)["global_step"] == 4
 
 
-def test_last_checkpoint_is_the_newest_of_all_runs(tmp_path):
-    assert last_checkpoint(tmp_path) is None
-    names = ["version_1/checkpoints/last.ckpt", "version_0/checkpoints/a.ckpt", "hpc_ckpt_1.ckpt"]
-    for number, name in enumerate(names):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
-        os.utime(path, (number, number))
-        assert last_checkpoint(tmp_path) == str(path)
-    (tmp_path / "version_1" / "checkpoints" / "gone.ckpt").symlink_to("nowhere")
-    assert last_checkpoint(tmp_path) == str(path)
+def test_a_checkpoint_of_another_run_is_refused(run, capsys):
+    assert run("fit", *QUICK) == 0
+    last = f"--ckpt_path={run.folder / 'version_0' / 'checkpoints' / 'last.ckpt'}"
+    cases = {
+        "does not fit DINOv2 .*of another shape": ["--model.backbone.width=16"],
+        "is of another recipe .lr_factor": ["--model.recipe.layer_decay=0.5"],
+        "there is no checkpoint .*gone.ckpt": [f"--ckpt_path={run.folder / 'gone.ckpt'}"],
+    }
+    for message, flags in cases.items():
+        capsys.readouterr()
+        assert run("fit", last, *flags) == 2
+        assert re.search(f"cxrssl: error: .*{message}", capsys.readouterr().err)
 
 
 def test_validating_the_last_checkpoint_needs_one(run, capsys):

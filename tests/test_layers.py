@@ -39,7 +39,8 @@ ALLOWED = {
     },
     "indexing": {"data", "errors", "exit_codes", "arguments"},
     "packing": {"data", "views", "errors", "exit_codes", "arguments"},
-    "callbacks": {"analysis", "objectives", "tasks", "errors", "gathering"},
+    "callbacks": {"analysis", "objectives", "tasks", "errors", "gathering", "run_files"},
+    "run_files": {"backbones", "errors"},
 }
 WITHOUT_LIGHTNING = {"losses", "backbones", "heads", "views", "analysis"}
 

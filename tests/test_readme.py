@@ -62,6 +62,7 @@ def test_every_class_it_names_exists():
     import cxrssl.data
     import cxrssl.heads
     import cxrssl.objectives
+    import cxrssl.run_files
     import cxrssl.views
 
     table = README.split("## What is in it")[1].split("## Limits")[0]
@@ -72,6 +73,7 @@ def test_every_class_it_names_exists():
         cxrssl.data,
         cxrssl.heads,
         cxrssl.objectives,
+        cxrssl.run_files,
         cxrssl.tasks,
         cxrssl.views,
     ]

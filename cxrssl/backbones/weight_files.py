@@ -13,9 +13,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from cxrssl.backbones.file_kinds import PICKLED, kind_of_file
 from cxrssl.errors import InputError
 
-__all__ = ["read_weights"]
+__all__ = ["read_plain", "read_weights"]
 
 DESCRIPTION = "cxrssl"
 """Key under which our checkpoints and safetensors files describe themselves."""
@@ -36,26 +37,59 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | 
         InputError: If the file is missing, broken, or holds anything but plain data.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no weight file {path}")
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" and path.is_file():
         return _read_safetensors(path)
+    content = read_plain(path, "weight file")
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path} holds a {type(content).__name__}, expected named tensors")
+    return _tensors_of(content, path), content.get(DESCRIPTION)
+
+
+def read_plain(path: Path, expected: str) -> Any:
+    """Return what a file of ``torch.save`` holds: tensors and plain data, on the CPU.
+
+    Args:
+        path: The file.
+        expected: What it should be, for messages, such as ``checkpoint``.
+
+    Raises:
+        InputError: If the file is missing, broken, of another kind, or holds objects, which are
+            never made: that would run code of whoever wrote the file.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no {expected} {path}{' but a folder' * path.is_dir()}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on pickle protocols; the outcome is checked
             # CheXWorld's files hold the arguments of their run; a namespace is plain data too.
             with torch.serialization.safe_globals([argparse.Namespace]):
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(
+                return torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+        AttributeError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise InputError(_refusal(path, expected, error)) from error
+
+
+def _refusal(path: Path, expected: str, error: Exception) -> str:
+    """Return why a file was not read."""
+    kind = kind_of_file(path)
+    if kind in PICKLED and isinstance(error, pickle.UnpicklingError):
+        return (
             f"{path} holds more than tensors and plain data and is not loaded, since that could "
             "run foreign code; convert it to safetensors where it can be trusted"
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no readable weight file ({type(error).__name__})") from error
-    if not isinstance(content, Mapping):
-        raise InputError(f"{path} holds a {type(content).__name__}, expected named tensors")
-    return _tensors_of(content, path), content.get(DESCRIPTION)
+        )
+    return (
+        f"{path} is no readable {expected} ({type(error).__name__}): it is {kind}, expected was a "
+        "whole file of torch.save"
+    )
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
@@ -64,8 +98,21 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
             metadata = file.metadata() or {}
         state = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path} is no readable safetensors file: {error}") from error
-    return state, json.loads(metadata[DESCRIPTION]) if DESCRIPTION in metadata else None
+        raise InputError(
+            f"{path} is no readable safetensors file but {kind_of_file(path)}: {error}"
+        ) from error
+    return state, _description(metadata, path)
+
+
+def _description(metadata: Mapping[str, str], path: Path) -> dict[str, Any] | None:
+    if DESCRIPTION not in metadata:
+        return None
+    try:
+        return dict(json.loads(metadata[DESCRIPTION]))
+    except ValueError as error:
+        raise InputError(
+            f"what {path} says of itself in its metadata ({DESCRIPTION}) is no JSON: {error}"
+        ) from error
 
 
 def _tensors_of(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:

@@ -98,13 +98,7 @@ def load_encoder(path: str | Path, *, drop_gates: bool = False) -> ViT | ConvNet
             f"{path} does not say which encoder it holds; build a ViT or ConvNet of the right size "
             "and call load_backbone_weights(backbone, path)"
         )
-    name = description["backbone"]["class"]
-    if name not in _CLASSES:
-        raise InputError(
-            f"{path} holds a {name}, which is no backbone of cxrssl ({', '.join(_CLASSES)}): build "
-            "it and load its weights yourself, with read_weights(path)"
-        )
-    backbone = _CLASSES[name](**description["backbone"]["arguments"])
+    backbone = _described(description, path)
     place = _place(state, description)
     if isinstance(backbone, ViT):
         report = load_state(backbone, state, str(path), prefix=place)
@@ -118,6 +112,29 @@ def load_encoder(path: str | Path, *, drop_gates: bool = False) -> ViT | ConvNet
     if drop_gates:
         backbone.drop_gates()
     return backbone.eval()
+
+
+def _described(description: dict[str, Any], path: str | Path) -> ViT | ConvNet:
+    """Return a backbone as a file describes it, without its weights."""
+    try:
+        name, arguments = (description["backbone"][key] for key in ("class", "arguments"))
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"what {path} says of itself is not what cxrssl writes: it names no backbone with its "
+            "class and arguments"
+        ) from error
+    if name not in _CLASSES:
+        raise InputError(
+            f"{path} holds a {name}, which is no backbone of cxrssl ({', '.join(_CLASSES)}): build "
+            "it and load its weights yourself, with read_weights(path)"
+        )
+    try:
+        return _CLASSES[name](**arguments)
+    except TypeError as error:
+        raise InputError(
+            f"{path} describes a {name} that this version of cxrssl cannot build ({error}); it was "
+            f"written by version {description.get('version', 'unknown')}"
+        ) from error
 
 
 def _place(state: Mapping[str, Tensor], description: dict[str, Any] | None) -> str | None:

@@ -8,7 +8,10 @@ from cxrssl.callbacks.health import Health
 from cxrssl.callbacks.prediction_file import PredictionFile
 from cxrssl.callbacks.probe import OnlineProbe
 from cxrssl.callbacks.progress import ProgressBar
+from cxrssl.callbacks.recent_checkpoint import RecentCheckpoint
 from cxrssl.callbacks.run_length import RunLength
+from cxrssl.callbacks.stop_at_signal import StopAtSignal
+from cxrssl.callbacks.superseded import Superseded
 from cxrssl.callbacks.task_report import TaskReport
 from cxrssl.callbacks.world import WorldReport
 
@@ -19,9 +22,12 @@ __all__ = [
     "OnlineProbe",
     "PredictionFile",
     "ProgressBar",
+    "RecentCheckpoint",
     "RunEstimate",
     "RunFigures",
     "RunLength",
+    "StopAtSignal",
+    "Superseded",
     "TaskReport",
     "WorldReport",
 ]

@@ -1,17 +1,18 @@
 """The encoder alone, beside every checkpoint, in a format without code."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback
 from safetensors.torch import save_file
 from torch import Tensor
 
 from cxrssl.callbacks.contracts import Embeds, as_embeds
+from cxrssl.callbacks.folders import checkpoint_folders
+from cxrssl.run_files import written_whole
 from cxrssl.tasks import Task
 
 __all__ = ["EncoderFile"]
@@ -56,7 +57,8 @@ class EncoderFile(Callback):
         if trainer.is_global_zero:
             metadata = {"cxrssl": json.dumps(objective.describe(), sort_keys=True)}
             for folder in folders:
-                _save_atomically(weights, metadata, folder / self.NAME)
+                with written_whole(folder / self.NAME) as temporary:
+                    save_file(weights, temporary, metadata=metadata)
         self._written_at = trainer.global_step
 
 
@@ -71,17 +73,4 @@ def _weights(objective: Embeds) -> dict[str, Tensor]:
 
 
 def _folders(trainer: Trainer) -> list[Path]:
-    callbacks: list[Checkpoint] = trainer.checkpoint_callbacks
-    folders = {folder for c in callbacks if (folder := getattr(c, "dirpath", None))}
-    fallback = trainer.log_dir or trainer.default_root_dir
-    return [Path(folder) for folder in sorted(folders or {fallback})]
-
-
-def _save_atomically(weights: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save_file(weights, temporary, metadata=metadata)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return checkpoint_folders(trainer) or [Path(trainer.log_dir or trainer.default_root_dir)]

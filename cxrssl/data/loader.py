@@ -1,5 +1,6 @@
 """The data loader of planned batches."""
 
+import signal
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -69,7 +70,7 @@ def plan_loader(
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
         persistent_workers=persistent and num_workers > 0,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_settle,
         # The loader draws a seed for its workers, which nothing here uses. From the global
         # generator the draw would shift the random numbers of the training itself.
         generator=torch.Generator(),
@@ -112,6 +113,12 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _one_thread(worker: int) -> None:
-    """Leave the cores to the other workers, as torch does of itself."""
+def _settle(worker: int) -> None:
+    """Leave the cores to the other workers, as torch does of itself, and signals to the trainer.
+
+    SLURM and terminals send a signal to all processes, and one that ends the workers would end the
+    run before it can write a checkpoint. A worker ends with its loader, or when the run is gone.
+    """
     cv2.setNumThreads(1)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

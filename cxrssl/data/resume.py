@@ -73,15 +73,29 @@ def position(trainer: Trainer) -> tuple[int, int]:
 def close_epoch(trainer: Trainer) -> None:
     """Let a run restored from the end of an epoch begin the next one.
 
-    A trainer given max_steps takes such a checkpoint for one within an epoch and trains a batch
-    of the finished epoch. Must be called after the restore and before the loop is reset: while
-    the training loader is made.
+    A trainer given max_steps takes a checkpoint written after an epoch for one within it and trains
+    a batch of the finished epoch. Restored from one that was written after the last batch of an
+    epoch, it counts the next epoch as the same one, so that the checkpoints of that epoch are of a
+    wrong position. Must be called after the restore and before the loop is reset: while the
+    training loader is made.
     """
-    epochs, _ = _counters(trainer)
+    epochs, batches = _counters(trainer)
+    progress: Any = trainer.fit_loop.epoch_progress
+    loop: Any = trainer.fit_loop.epoch_loop
     if epochs.ready == epochs.processed == epochs.completed + 1:
-        progress: Any = trainer.fit_loop.epoch_progress
         progress.increment_completed()
-        trainer.fit_loop.epoch_loop.restarting = False
+        loop.restarting = False
+    elif (
+        batches.ready == batches.processed == batches.completed + 1
+        and epochs.ready == epochs.processed + 1
+        and loop.batch_progress.is_last_batch
+        and loop.restarting
+    ):
+        progress.increment_processed()
+        progress.increment_completed()
+        loop.batch_progress.increment_completed()
+        loop._batches_that_stepped += 1  # what the logged steps are numbered by
+        loop.restarting = False
 
 
 def check_resumed(state: Mapping[str, int], sampler: PlannedBatchSampler) -> None:

@@ -219,6 +219,7 @@ class Objective(RecipeModule):
 
     def on_fit_start(self) -> None:
         """Say where the weights come from, and take over an earlier stage."""
+        super().on_fit_start()
         if self.backbone.load_report is not None:
             rank_zero_info(f"Backbone from {self.backbone.load_report}")
         self._take_over_once()

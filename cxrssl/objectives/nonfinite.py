@@ -5,10 +5,12 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from cxrssl.errors import FailedRunError
+
 __all__ = ["NonFiniteLossError", "NonFiniteSteps"]
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(FailedRunError):
     """The loss or its gradient was not finite for several steps in a row."""
 
 
@@ -22,6 +24,7 @@ class NonFiniteSteps:
 
     Attributes:
         total: Spoilt steps so far.
+        in_a_row: Those since the last one that was not.
         spoilt: What is not finite in the step under way, None while all is well.
     """
 
@@ -29,7 +32,7 @@ class NonFiniteSteps:
         self.limit = limit
         self.total = 0
         self.spoilt: str | None = None
-        self._in_a_row = 0
+        self.in_a_row = 0
         self._images: list[Tensor] = []
         self._suspects: list[int] = []
 
@@ -56,15 +59,15 @@ class NonFiniteSteps:
         what, suspects = self.spoilt, self._suspects
         self.spoilt, self._images, self._suspects = None, [], []
         if what is None:
-            self._in_a_row = 0
+            self.in_a_row = 0
             return
         self.total += 1
-        self._in_a_row += 1
+        self.in_a_row += 1
         images = ", ".join(names(suspects)) if suspects else "none of this process"
         message = f"Step {step} was skipped: its {what} is not finite."
-        if self._in_a_row > self.limit:
+        if self.in_a_row > self.limit:
             raise NonFiniteLossError(
-                f"{message} That makes {self._in_a_row} in a row, so the run stops. "
+                f"{message} That makes {self.in_a_row} in a row, so the run stops. "
                 f"Try a lower learning rate, more warm-up or float32. Images: {images}"
             )
         warnings.warn(f"{message} Images: {images}", stacklevel=2)

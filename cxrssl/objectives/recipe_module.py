@@ -18,9 +18,10 @@ from cxrssl.losses.distributed import all_sum, world_size
 from cxrssl.objectives.compiling import compile_blocks
 from cxrssl.objectives.nonfinite import NonFiniteSteps
 from cxrssl.objectives.recipe import Recipe, build_optimizer, set_rates
+from cxrssl.objectives.resuming import check_optimizers, check_weights
 from cxrssl.objectives.run_checks import check_start, check_trainer
 from cxrssl.objectives.running_statistics import RunningStatistics
-from cxrssl.objectives.sharding import FullySharded, shard, whole, zero_of
+from cxrssl.objectives.sharding import FullySharded, plain_class, shard, whole, zero_of
 from cxrssl.schedules import Schedule
 
 __all__ = ["RecipeModule"]
@@ -62,6 +63,7 @@ class RecipeModule(LightningModule, ABC):
         self._nonfinite = NonFiniteSteps(max_nonfinite)
         self._running_statistics = RunningStatistics()
         self._overflowed = False
+        self._resumed: list[dict[str, Any]] | None = None
 
     @abstractmethod
     def weighted_terms(
@@ -107,6 +109,7 @@ class RecipeModule(LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Refuse what would be wrong in silence."""
+        self._resumed = None
         check_trainer(self.trainer, stage, self, shardable=bool(self.sharded_methods))
         check_start(self.trainer)
 
@@ -146,6 +149,17 @@ class RecipeModule(LightningModule, ABC):
         datamodule = getattr(self.trainer, "datamodule", None)
         per_rank = getattr(datamodule, "batch_size", 0)
         return int(per_rank) * self.trainer.world_size * self.trainer.accumulate_grad_batches
+
+    def on_fit_start(self) -> None:
+        """Refuse the optimiser's state of another recipe.
+
+        Raises:
+            InputError: If the checkpoint's does not fit.
+        """
+        # A sharding strategy, which restores later than others, checks it by itself.
+        if self._resumed is not None:
+            check_optimizers(self.trainer.optimizers, self._resumed, self._checkpoint_name())
+        self._resumed = None
 
     def on_train_start(self) -> None:
         """Say how long the run is in every unit and what the rate became."""
@@ -239,15 +253,25 @@ class RecipeModule(LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep where the run stands."""
         checkpoint["cxrssl_run"] = {
+            "module": plain_class(self).__name__,
             "total_steps": self.total_steps,
             "nonfinite_steps": self._nonfinite.total,
+            "nonfinite_in_a_row": self._nonfinite.in_a_row,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Know how far training had come, for the schedules of held-out losses."""
-        run = checkpoint.get("cxrssl_run", {})
+        """Know how far training had come, for the schedules of held-out losses.
+
+        Raises:
+            InputError: If the checkpoint is not of this module.
+        """
+        source = self._checkpoint_name()
+        check_weights(self, plain_class(self).__name__, checkpoint, source)
+        self._resumed = checkpoint.get("optimizer_states", [])
+        run = checkpoint["cxrssl_run"]
         self.total_steps = run.get("total_steps")
         self._nonfinite.total = run.get("nonfinite_steps", 0)
+        self._nonfinite.in_a_row = run.get("nonfinite_in_a_row", 0)
         self._trained_steps = checkpoint.get("global_step", 0)
 
     @property
@@ -294,6 +318,10 @@ class RecipeModule(LightningModule, ABC):
         """
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         return scaler is not None and scaler.get_scale() >= 1
+
+    def _checkpoint_name(self) -> str:
+        path = None if self._trainer is None else self.trainer.ckpt_path
+        return "the checkpoint" if path is None else str(path)
 
     def _image_names(self, numbers: Sequence[int]) -> list[str]:
         describe = getattr(getattr(self.trainer, "datamodule", None), "describe_images", None)

@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 
 from cxrssl.backbones.block import PackedBlock
 from cxrssl.heads import DINOHead, MultiLevelHead, Projector
+from cxrssl.objectives.resuming import check_optimizers, check_weights
 
 __all__ = ["FullySharded", "plain_class", "shard", "whole", "zero_of"]
 
@@ -119,6 +120,8 @@ class FullySharded(ModelParallelStrategy):
         path = Path(self.broadcast(checkpoint_path))
         checkpoint = self.checkpoint_io.load_checkpoint(path, weights_only=weights_only)
         assert self.model is not None
+        check_weights(self.model, plain_class(self.model).__name__, checkpoint, str(path))
+        check_optimizers(self.optimizers, checkpoint.get("optimizer_states"), str(path))
         shares = _shares(self.model.state_dict(), checkpoint["state_dict"])
         self.model.load_state_dict(shares)
         for optimizer, state in zip(

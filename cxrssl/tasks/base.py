@@ -137,6 +137,7 @@ class Task(RecipeModule):
 
     def on_fit_start(self) -> None:
         """Say where the encoder comes from."""
+        super().on_fit_start()
         if self.backbone.load_report is not None:
             rank_zero_info(f"Encoder from {self.backbone.load_report}")
         warn_of_local_norms(self, self.trainer.world_size)
@@ -158,17 +159,16 @@ class Task(RecipeModule):
         Raises:
             InputError: If the checkpoint stands on another encoder.
         """
-        super().on_load_checkpoint(checkpoint)
         known = checkpoint.get("cxrssl_encoder")
-        if known is None:
-            return
-        if known != self._fingerprint():
+        if known is not None and known != self._fingerprint():
             raise InputError(
                 "the checkpoint was trained on a frozen encoder that is another one than this: "
                 "give the encoder it was trained with"
             )
-        for name, value in self.backbone.state_dict().items():
-            checkpoint["state_dict"][_BACKBONE + name] = value
+        if known is not None:
+            for name, value in self.backbone.state_dict().items():
+                checkpoint["state_dict"][_BACKBONE + name] = value
+        super().on_load_checkpoint(checkpoint)
 
     def _fingerprint(self) -> str:
         """Return the hash of a frozen encoder, which takes seconds, once a run."""

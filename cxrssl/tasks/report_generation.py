@@ -175,17 +175,16 @@ class ReportGeneration(Task):
         Raises:
             InputError: If the checkpoint stands on another encoder or language model.
         """
-        super().on_load_checkpoint(checkpoint)
         known = checkpoint.get("cxrssl_language_model")
-        if known is None:
-            return
-        if known != language_fingerprint(self.language_model):
+        if known is not None and known != language_fingerprint(self.language_model):
             raise InputError(
                 "the checkpoint was trained beside a frozen language model that is another one "
                 "than this: give the language model it was trained with"
             )
-        for name, value in self.language_model.state_dict().items():
-            checkpoint["state_dict"][_LANGUAGE_MODEL + name] = value
+        if known is not None:
+            for name, value in self.language_model.state_dict().items():
+                checkpoint["state_dict"][_LANGUAGE_MODEL + name] = value
+        super().on_load_checkpoint(checkpoint)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Log the mean cross-entropy of a token."""

@@ -209,6 +209,36 @@ def test_every_objective_trains_as_in_one_process(every_case, name, strategy):
     assert_same(shares, fit(*made(CASES[name.removesuffix(", recomputed")])), strategy)
 
 
+def train_spoilt(rank):
+    results = {}
+    for strategy in STRATEGIES:
+        for micro in (1, 2):
+            objective, whole = made(small_dinov2)
+            whole[1]["global_crops"][-1] = torch.nan  # last micro-batch of the second process
+            options = {"strategy": strategy, "accumulate_grad_batches": micro}
+            results[strategy, micro] = fit_share(rank, objective, whole, **options)
+    return results
+
+
+@pytest.fixture(scope="module")
+def spoilt(tmp_path_factory):
+    return run_two(train_spoilt, tmp_path_factory.mktemp("spoilt"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("micro", [1, 2])
+def test_a_spoilt_step_is_skipped_as_in_one_process(spoilt, strategy, micro):
+    objective, whole = made(small_dinov2)
+    whole[1]["global_crops"][-1] = torch.nan
+    one = fit(objective, whole, accumulate_grad_batches=micro)
+    shares = [result[strategy, micro] for result in spoilt]
+    assert [share["skipped"] for share in shares] == [one["skipped"]] * 2 == [1, 1]
+    for name, value in one["state"].items():
+        for share in shares:
+            assert_close(share["state"][name], value, atol=1e-6, rtol=1e-5)
+
+
 PRECISIONS = {
     "autocast": {"precision": "bf16-mixed"},
     "blocks": {"strategy": FullySharded(half_blocks=True)},
