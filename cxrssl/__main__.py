@@ -17,6 +17,8 @@ commands:
   index      read the folder of a published dataset into an index, checked
   check      open every image of an index: what is corrupt, missing, duplicated or leaking
   pack       decode images once into a store that training reads at random
+  embed      tokens of an encoder for every image of an index, as a table
+  export     an encoder for timm or Hugging Face, with a model card
   evaluate   what frozen encoders are worth on labelled images, with intervals
 
 Every command takes --config FILE, as often as needed, and any key of it as a flag:
@@ -26,11 +28,23 @@ Every command takes --config FILE, as often as needed, and any key of it as a fl
   cxrssl check index.csv --against evaluation.csv
   cxrssl pack index.csv packed --size 512
   cxrssl evaluate --encoder encoder.safetensors index.csv --out evaluation
+  cxrssl embed --encoder encoder.safetensors index.csv embeddings.parquet
+  cxrssl export --encoder encoder.safetensors --format huggingface my_encoder
   cxrssl fit --help
   cxrssl fit --model.help DINOv2      (also --data.help, --trainer.callbacks.help)
 
 `python -m cxrssl` does the same and also finds your own classes in the working directory.
 """
+
+_ROOMS = {
+    "check": "checking",
+    "embed": "embedding",
+    "evaluate": "evaluation",
+    "export": "exporting",
+    "index": "indexing",
+    "pack": "packing",
+}
+"""Folder of each command that Lightning has no part in."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,22 +58,11 @@ def main(arguments: list[str] | None = None) -> int:
 
         sys.stdout.write(f"cxrssl {__version__}\n")
         return 0
-    if arguments[0] == "evaluate":
-        from cxrssl.evaluation.command import run as evaluate
+    if arguments[0] in _ROOMS:
+        from importlib import import_module
 
-        return evaluate(arguments[1:])
-    if arguments[0] == "index":
-        from cxrssl.indexing.command import run as index
-
-        return index(arguments[1:])
-    if arguments[0] == "check":
-        from cxrssl.checking.command import run as check
-
-        return check(arguments[1:])
-    if arguments[0] == "pack":
-        from cxrssl.packing.command import run as pack
-
-        return pack(arguments[1:])
+        command = import_module(f"cxrssl.{_ROOMS[arguments[0]]}.command")
+        return int(command.run(arguments[1:]))
     from cxrssl.cli import run
 
     return run(arguments)

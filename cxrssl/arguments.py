@@ -1,13 +1,14 @@
 """What the commands share in reading their arguments."""
 
 import os
+from argparse import SUPPRESS
 from collections.abc import Iterable
 
 from jsonargparse import ArgumentParser, Namespace
 
 from cxrssl.errors import InputError
 
-__all__ = ["appending", "command_parser", "place_index", "usable_cores"]
+__all__ = ["add_index", "appending", "command_parser", "place_index", "usable_cores"]
 
 
 def appending(arguments: Iterable[str], *flags: str) -> list[str]:
@@ -21,6 +22,17 @@ def appending(arguments: Iterable[str], *flags: str) -> list[str]:
         return f"{flag}+{equals}{value}" if flag in flags else argument
 
     return [mark(argument) for argument in arguments]
+
+
+def add_index(parser: ArgumentParser) -> None:
+    """Let a command take an index as its first word; :func:`place_index` hands it on."""
+    parser.add_argument(
+        "index",
+        nargs="?",
+        type=str,
+        default=SUPPRESS,  # None would take the place of a config's
+        help="CSV, Parquet file, pattern or folder; short for --data.index.",
+    )
 
 
 def place_index(config: Namespace) -> None:

@@ -27,6 +27,17 @@ ALLOWED = {
     },
     "analysis": {"backbones", "views", "errors"},
     "checking": {"data", "errors", "exit_codes", "arguments"},
+    "embedding": {
+        "backbones",
+        "data",
+        "evaluation",
+        "tasks",
+        "views",
+        "errors",
+        "exit_codes",
+        "arguments",
+    },
+    "exporting": {"backbones", "views", "errors", "exit_codes", "arguments"},
     "evaluation": {
         "analysis",
         "backbones",

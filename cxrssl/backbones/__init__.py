@@ -5,10 +5,11 @@ from cxrssl.backbones.block import PackedBlock, pick_tokens
 from cxrssl.backbones.codes import place_in_other_crop, sincos_codes
 from cxrssl.backbones.context import ContextBottleneck, ResidualGate
 from cxrssl.backbones.convnet import ConvNet
+from cxrssl.backbones.encoders import encoder_from_timm, load_encoder
 from cxrssl.backbones.positions import resample_positions, sincos_positions
 from cxrssl.backbones.tokens import Pooling, Tokens
 from cxrssl.backbones.vit import ViT
-from cxrssl.backbones.weights import LoadReport, load_backbone_weights, load_encoder
+from cxrssl.backbones.weights import LoadReport, load_backbone_weights
 
 __all__ = [
     "Backbone",
@@ -20,6 +21,7 @@ __all__ = [
     "ResidualGate",
     "Tokens",
     "ViT",
+    "encoder_from_timm",
     "load_backbone_weights",
     "load_encoder",
     "pick_tokens",

@@ -10,7 +10,10 @@ from cxrssl.backbones.load_report import LoadReport
 from cxrssl.backbones.tokens import Pooling, Tokens
 from cxrssl.errors import InputError
 
-__all__ = ["Backbone", "pooled_dim"]
+__all__ = ["Backbone", "Channels", "pooled_dim"]
+
+Channels = float | tuple[float, ...]
+"""A number for all channels of an image, or one for each."""
 
 
 class Backbone(nn.Module, ABC):
@@ -33,7 +36,14 @@ class Backbone(nn.Module, ABC):
         load_report: What was loaded when it was built, None if nothing was.
         pretrained_mask_token: Mask token (1, D) of the loaded weights, None if there is none.
         normalisation: Mean and standard deviation of grey values in [0, 1] that its images were
-            normalised with, None if its file does not say.
+            normalised with, of all channels or of each, None if its file does not say.
+        image_size: Side in pixels of the square images it is to be shown: ``img_size``, unless its
+            files say otherwise.
+        resize: Pixels of an image's shorter side before its central square is cut out; None is
+            ``image_size``.
+        resampling: What its images are resized with: ``area``, or ``pillow`` for Pillow's bicubic.
+        trained_pooling: What of its tokens is trained to stand for an image, None if its file does
+            not say; ``mean`` says that a class token is not.
     """
 
     arguments: dict[str, Any]
@@ -46,7 +56,31 @@ class Backbone(nn.Module, ABC):
     has_class_token: bool = False
     load_report: LoadReport | None = None
     pretrained_mask_token: Tensor | None = None
-    normalisation: tuple[float, float] | None = None
+    normalisation: tuple[Channels, Channels] | None = None
+    resize: int | None = None
+    resampling: Literal["area", "pillow"] = "area"
+    trained_pooling: Pooling | None = None
+    _image_size: int | None = None
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square images that the encoder is to be shown."""
+        return self.img_size if self._image_size is None else self._image_size
+
+    @image_size.setter
+    def image_size(self, size: int) -> None:
+        self._image_size = size
+
+    def pooling(self, wanted: Pooling | None = None) -> Pooling:
+        """Return what of the tokens stands for an image: never a class token nobody has trained.
+
+        Args:
+            wanted: What is asked for; what the encoder was trained for if None, else the class
+                token.
+        """
+        if self.trained_pooling == "mean":
+            return "mean"
+        return wanted or self.trained_pooling or "class"
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tokens:

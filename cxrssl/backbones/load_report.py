@@ -29,6 +29,7 @@ class LoadReport:
             of another size.
         missing: Keys of the backbone that the file lacks and that were allowed to keep their start.
         left_over: Keys of the file that have no place in the encoder (heads, mask token).
+        assumed: What the file does not say, and what was taken for it, as short sentences.
     """
 
     source: str
@@ -37,6 +38,7 @@ class LoadReport:
     resized: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     left_over: list[str] = field(default_factory=list)
+    assumed: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         counts = [f"{len(self.matched)} weights matched"]
@@ -47,6 +49,8 @@ class LoadReport:
         ):
             if keys:
                 counts.append(f"{word}: {', '.join(first_few(keys))}")
+        if self.assumed:
+            counts.append(f"not in the file: {', '.join(self.assumed)}")
         return f"{self.source} ({self.format}): {'; '.join(counts)}"
 
 

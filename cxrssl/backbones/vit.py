@@ -41,7 +41,12 @@ class ViT(Backbone):
         depth: Number of blocks instead of the named model's.
         heads: Number of attention heads instead of the named model's.
         ffn: ``mlp`` or ``swiglu`` with DINOv2's hidden width; the named model's own if left out.
-        layer_scale: Initial value of the residual scales; the named model's own if left out.
+        ffn_width: Hidden width of the feed-forward layers; what goes with ``ffn``, or the named
+            model's own, if left out.
+        qkv_bias: Whether queries, keys and values have a bias; the named model's own if left out.
+        norm_eps: Epsilon of the norms; the named model's own, which is 1e-6, if left out.
+        layer_scale: Initial value of the residual scales, 0 for none; the named model's own if left
+            out.
         drop_path: Rate of batch-subset stochastic depth.
         drop_path_shape: ``uniform`` over the blocks as in DINOv2, or ``linear`` from 0.
         packed: Whether crops of several sizes share one call of norms and linear layers. By default
@@ -75,6 +80,9 @@ class ViT(Backbone):
         depth: int | None = None,
         heads: int | None = None,
         ffn: Literal["mlp", "swiglu"] | None = None,
+        ffn_width: int | None = None,
+        qkv_bias: bool | None = None,
+        norm_eps: float | None = None,
         layer_scale: float | None = None,
         drop_path: float = 0.0,
         drop_path_shape: Literal["uniform", "linear"] = "uniform",
@@ -100,6 +108,9 @@ class ViT(Backbone):
             "depth": depth,
             "heads": heads,
             "ffn": ffn,
+            "ffn_width": ffn_width,
+            "qkv_bias": qkv_bias,
+            "norm_eps": norm_eps,
             "layer_scale": layer_scale,
             "gates": [],
             "gate_kernel": None,
@@ -289,7 +300,8 @@ class ViT(Backbone):
                     "need the whole grid: use a backbone without gates"
                 )
             patches = pick_tokens(patches, keep)
-        tokens = torch.cat([*self._prefix(len(x), patches.dtype), patches], dim=1)
+        # Not len(x), which would fix the batch of an exported program.
+        tokens = torch.cat([*self._prefix(x.shape[0], patches.dtype), patches], dim=1)
         return vit.norm_pre(vit.pos_drop(tokens)), grid
 
     def _prefix(self, n: int, dtype: torch.dtype) -> list[Tensor]:

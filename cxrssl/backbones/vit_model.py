@@ -1,17 +1,18 @@
 """timm's vision transformers, with the blocks of ours and in the sizes that are asked for."""
 
+from functools import lru_cache, partial
 from typing import Any
 
 import timm
 import torch
-from timm.layers import Mlp, SwiGLUPacked
+from timm.layers import LayerNorm, Mlp, SwiGLUPacked
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
 from cxrssl.backbones.block import PackedBlock
 from cxrssl.errors import InputError
 
-__all__ = ["build_vit"]
+__all__ = ["build_vit", "swiglu_width", "timm_name", "timm_reference"]
 
 _SHORT_NAMES = {
     "vit_tiny": "vit_tiny_patch16_224",
@@ -29,8 +30,8 @@ def build_vit(arguments: dict[str, Any]) -> VisionTransformer:
     Raises:
         InputError: If the model is not a VisionTransformer, or the sizes do not fit.
     """
-    name = _SHORT_NAMES.get(arguments["name"], arguments["name"])
-    named = _reference(name)
+    name = timm_name(arguments["name"])
+    named = timm_reference(name)
     _check_sizes(arguments, named)
     options = {
         "patch_size": arguments["patch_size"],
@@ -38,9 +39,13 @@ def build_vit(arguments: dict[str, Any]) -> VisionTransformer:
         "depth": arguments["depth"],
         "num_heads": arguments["heads"],
         "init_values": arguments["layer_scale"],
+        "qkv_bias": arguments["qkv_bias"],
     }
     options = {key: value for key, value in options.items() if value is not None}
-    options |= _ffn_options(arguments["ffn"], arguments["width"] or named.embed_dim)
+    if arguments["norm_eps"] is not None:
+        options["norm_layer"] = partial(LayerNorm, eps=arguments["norm_eps"])
+    width = arguments["width"] or named.embed_dim
+    options |= _ffn_options(arguments["ffn"], arguments["ffn_width"], width)
     return timm.create_model(
         name,
         pretrained=False,
@@ -57,8 +62,20 @@ def build_vit(arguments: dict[str, Any]) -> VisionTransformer:
     )
 
 
-def _reference(name: str) -> VisionTransformer:
-    """Return timm's own model of a name without memory for weights, if it is one we can wrap."""
+def timm_name(name: str) -> str:
+    """Return timm's name of a model that may have a short one here."""
+    return _SHORT_NAMES.get(name, name)
+
+
+@lru_cache(maxsize=16)
+def timm_reference(name: str) -> VisionTransformer:
+    """Return timm's own model of a name without memory for weights, if it is one we can wrap.
+
+    It is kept and shared: read it, change nothing.
+
+    Raises:
+        InputError: If it is not.
+    """
     if not timm.is_model(name):
         raise InputError(
             f"unknown backbone {name!r}: use one of {', '.join(_SHORT_NAMES)} "
@@ -76,9 +93,12 @@ def _reference(name: str) -> VisionTransformer:
 
 
 def _check_sizes(arguments: dict[str, Any], named: VisionTransformer) -> None:
-    for key in ("img_size", "patch_size", "in_chans", "width", "depth", "heads"):
+    sizes = ("img_size", "patch_size", "in_chans", "width", "depth", "heads", "ffn_width")
+    for key in sizes:
         if arguments[key] is not None and arguments[key] < 1:
             raise InputError(f"{key} must be positive, got {arguments[key]}")
+    if arguments["ffn_width"] is not None and arguments["ffn"] is None:
+        raise InputError("ffn_width needs ffn, mlp or swiglu")
     if arguments["registers"] < 0:
         raise InputError(f"registers must not be negative, got {arguments['registers']}")
     patch = arguments["patch_size"] or named.patch_embed.patch_size[0]
@@ -92,12 +112,18 @@ def _check_sizes(arguments: dict[str, Any], named: VisionTransformer) -> None:
         raise InputError(f"width must be a multiple of heads, got width {width} and heads {heads}")
 
 
-def _ffn_options(ffn: str | None, width: int) -> dict[str, Any]:
+def _ffn_options(ffn: str | None, hidden: int | None, width: int) -> dict[str, Any]:
+    # timm rounds width * ratio down; the half keeps the product from falling below what is wanted.
     if ffn == "swiglu":
-        hidden = (int(width * 4 * 2 / 3) + 7) // 8 * 8
-        # timm rounds width * ratio down; the half keeps the product from falling below 2 * hidden.
+        hidden = swiglu_width(width) if hidden is None else hidden
         ratio = (2 * hidden + 0.5) / width
         return {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU, "mlp_ratio": ratio}
     if ffn == "mlp":
-        return {"mlp_layer": Mlp, "act_layer": nn.GELU, "mlp_ratio": 4.0}
+        ratio = 4.0 if hidden is None else (hidden + 0.5) / width
+        return {"mlp_layer": Mlp, "act_layer": nn.GELU, "mlp_ratio": ratio}
     return {}
+
+
+def swiglu_width(width: int) -> int:
+    """Return the hidden width of DINOv2's SwiGLU."""
+    return (int(width * 4 * 2 / 3) + 7) // 8 * 8

@@ -1,6 +1,6 @@
 """Fitting pretrained weights to a ViT, completely or not at all."""
 
-import math
+import re
 from collections.abc import Collection, Mapping
 
 import torch
@@ -16,8 +16,8 @@ from cxrssl.backbones.load_report import (
 )
 from cxrssl.backbones.positions import resample_positions
 from cxrssl.backbones.vit import ViT
+from cxrssl.backbones.vit_shape import square_grid
 from cxrssl.backbones.weight_formats import to_timm_names
-from cxrssl.errors import InputError
 
 __all__ = ["Normalisation", "load_state"]
 
@@ -27,6 +27,7 @@ Normalisation = tuple[float | tuple[float, ...], float | tuple[float, ...]]
 # Parts of published checkpoints that are not the encoder.
 _NOT_ENCODER = ("head.", "fc_norm.", "dino_head.", "ibot_head.", "pooler.", "classifier.")
 _KERNEL = "patch_embed.proj.weight"
+_SCALE = re.compile(r"blocks\.\d+\.ls[12]\.gamma")
 
 
 def load_state(
@@ -66,6 +67,7 @@ def load_state(
     own = vit.vit.state_dict()
     _fit_patch_kernel(found, own, report, normalisation, resize_patch)
     _fit_positions(found, vit, report)
+    _drop_ones(found, own, report)
     allowed = {*allow_missing, *fresh_gates(found, own, report, _is_gate)}
     check_fit(found, own, report, allowed, _patch_advice(found, own))
     vit.vit.load_state_dict(found, strict=False)
@@ -122,28 +124,34 @@ def _fit_positions(found: dict[str, Tensor], vit: ViT, report: LoadReport) -> No
     if table is None or table.ndim != 3:
         return
     original = table.shape
-    rows = table.shape[1]
-    side = math.isqrt(rows)
-    has_class = side * side != rows
-    if has_class:
-        side = math.isqrt(rows - 1)
-        if side * side != rows - 1:
-            raise InputError(
-                f"{report.source}: a position table of {rows} rows is no square grid, with or "
-                "without a class token"
-            )
-    first, patches = (table[:, :1], table[:, 1:]) if has_class else (None, table)
+    registers = found["reg_token"].shape[1] if "reg_token" in found else 0
+    n_first, side = square_grid(table.shape[1], registers, report.source)
+    first, patches = table[:, :n_first], table[:, n_first:]
+    if registers and n_first == registers + int("cls_token" in found):
+        # The same function: registers take up the positions they have of their own in timm.
+        found["reg_token"] = found["reg_token"] + first[:, n_first - registers :]
+        first = first[:, : n_first - registers]
     patches = resample_positions(patches, (side, side), vit.grid, vit.interpolation)
     if vit.class_position:
-        head = table.new_zeros(1, 1, table.shape[2]) if first is None else first
+        head = first if first.shape[1] else table.new_zeros(1, 1, table.shape[2])
         patches = torch.cat([head, patches], dim=1)
-    elif first is not None and "cls_token" in found:
+    elif first.shape[1] and "cls_token" in found:
         # Same function: without a position of its own the class token takes it up.
         found["cls_token"] = found["cls_token"] + first
         report.resized.append("cls_token")
     found["pos_embed"] = patches
     if (side, side) != vit.grid or patches.shape != original:
         report.resized.append("pos_embed")
+
+
+def _drop_ones(found: dict[str, Tensor], own: Mapping[str, Tensor], report: LoadReport) -> None:
+    """Leave out residual scales of 1, which change nothing, where the backbone has none."""
+    scales = [key for key in found if _SCALE.fullmatch(key)]
+    if any(key in own or bool((found[key] != 1).any()) for key in scales):
+        return
+    for key in scales:
+        del found[key]
+    report.left_over += scales
 
 
 def _patch_advice(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:

@@ -15,9 +15,7 @@ from cxrssl.backbones.vit_weights import Normalisation, load_state
 from cxrssl.backbones.weight_files import read_weights
 from cxrssl.errors import InputError
 
-__all__ = ["LoadReport", "load_backbone_weights", "load_encoder", "load_state", "read_weights"]
-
-_CLASSES: dict[str, type[ViT] | type[ConvNet]] = {"ViT": ViT, "ConvNet": ConvNet}
+__all__ = ["LoadReport", "encoder_prefix", "load_backbone_weights", "load_state", "read_weights"]
 
 
 def load_backbone_weights(
@@ -59,7 +57,7 @@ def load_backbone_weights(
         InputError: If the file cannot be read, holds no backbone that is known, or does not fit.
     """
     state, description = read_weights(path)
-    place = _place(state, description) if prefix is None else prefix
+    place = encoder_prefix(state, description) if prefix is None else prefix
     if isinstance(backbone, ViT):
         return load_state(
             backbone,
@@ -82,62 +80,9 @@ def load_backbone_weights(
     return load_convnet_state(backbone, state, str(path), prefix=place, allow_missing=allow_missing)
 
 
-def load_encoder(path: str | Path, *, drop_gates: bool = False) -> ViT | ConvNet:
-    """Return the encoder of one of our checkpoints or of an ``encoder.safetensors``.
-
-    Args:
-        path: The file.
-        drop_gates: Whether in-line gates are taken out, see :meth:`Backbone.drop_gates`.
-
-    Raises:
-        InputError: If the file cannot be read or does not describe itself.
-    """
-    state, description = read_weights(path)
-    if description is None:
-        raise InputError(
-            f"{path} does not say which encoder it holds; build a ViT or ConvNet of the right size "
-            "and call load_backbone_weights(backbone, path)"
-        )
-    backbone = _described(description, path)
-    place = _place(state, description)
-    if isinstance(backbone, ViT):
-        report = load_state(backbone, state, str(path), prefix=place)
-    else:
-        report = load_convnet_state(backbone, state, str(path), prefix=place)
-    if report.missing:
-        raise InputError(f"{path} lacks gates that it describes: {report}")
-    if "normalisation" in description:
-        normalisation = description["normalisation"]
-        backbone.normalisation = (normalisation["mean"], normalisation["std"])
-    if drop_gates:
-        backbone.drop_gates()
-    return backbone.eval()
-
-
-def _described(description: dict[str, Any], path: str | Path) -> ViT | ConvNet:
-    """Return a backbone as a file describes it, without its weights."""
-    try:
-        name, arguments = (description["backbone"][key] for key in ("class", "arguments"))
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"what {path} says of itself is not what cxrssl writes: it names no backbone with its "
-            "class and arguments"
-        ) from error
-    if name not in _CLASSES:
-        raise InputError(
-            f"{path} holds a {name}, which is no backbone of cxrssl ({', '.join(_CLASSES)}): build "
-            "it and load its weights yourself, with read_weights(path)"
-        )
-    try:
-        return _CLASSES[name](**arguments)
-    except TypeError as error:
-        raise InputError(
-            f"{path} describes a {name} that this version of cxrssl cannot build ({error}); it was "
-            f"written by version {description.get('version', 'unknown')}"
-        ) from error
-
-
-def _place(state: Mapping[str, Tensor], description: dict[str, Any] | None) -> str | None:
+def encoder_prefix(
+    state: Mapping[str, Tensor], description: Mapping[str, Any] | None
+) -> str | None:
     """Return what the encoder's weights start with in a checkpoint of ours, None elsewhere."""
     place = (description or {}).get("encoder", "")
     prefix = f"{place}."

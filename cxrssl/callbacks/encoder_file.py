@@ -23,8 +23,9 @@ class EncoderFile(Callback):
 
     The file stands in the folder of the checkpoints, or in the run's folder where none are kept,
     and holds the newest encoder; its metadata entry ``cxrssl`` is the objective's description as
-    JSON. It appears whole or not at all: a kill during the write leaves the previous one. A task on
-    a frozen encoder writes none.
+    JSON, and ``cxrssl.run`` says after how many steps and images of which datasets it stands. It
+    appears whole or not at all: a kill during the write leaves the previous one. A task on a frozen
+    encoder writes none.
     """
 
     NAME = "encoder.safetensors"
@@ -55,11 +56,32 @@ class EncoderFile(Callback):
             return
         weights, folders = _weights(objective), _folders(trainer)  # on all processes
         if trainer.is_global_zero:
-            metadata = {"cxrssl": json.dumps(objective.describe(), sort_keys=True)}
+            facts = {"cxrssl": objective.describe(), "cxrssl.run": _run_of(trainer, pl_module)}
+            metadata = {key: json.dumps(value, sort_keys=True) for key, value in facts.items()}
             for folder in folders:
                 with written_whole(folder / self.NAME) as temporary:
                     save_file(weights, temporary, metadata=metadata)
         self._written_at = trainer.global_step
+
+
+def _run_of(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+    """Return how far a run is and on what, without paths and without patients."""
+    index = getattr(getattr(trainer, "datamodule", None), "index", None)
+    facts: dict[str, Any] = {
+        "steps": trainer.global_step,
+        "epochs": trainer.current_epoch,
+        "precision": str(trainer.precision),
+        "processes": trainer.world_size,
+    }
+    global_batch = getattr(pl_module, "global_batch", None)
+    if global_batch is not None:
+        facts["batch"] = global_batch()
+    if index is not None and "split" in index:
+        training = index[index["split"] == "train"]
+        facts["images"] = len(training)
+        if "dataset" in training:
+            facts["datasets"] = sorted(map(str, training["dataset"].dropna().unique()))
+    return facts
 
 
 def _weights(objective: Embeds) -> dict[str, Tensor]:

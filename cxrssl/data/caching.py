@@ -148,7 +148,11 @@ def _wait() -> None:
 
 def _describe(encoding: Encoding, paths: Sequence[str], view: object) -> dict[str, Any]:
     """Return plain data that tells a store from others."""
-    plain = {k: v for k, v in vars(view).items() if isinstance(v, str | int | float | bool | None)}
+    plain = {
+        name: value
+        for name, value in vars(view).items()
+        if isinstance(value, str | int | float | bool | None) or type(value) is tuple
+    }
     return {
         **encoding.description,
         "dtype": encoding.dtype,

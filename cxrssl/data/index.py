@@ -19,7 +19,7 @@ from cxrssl.data.validate import (
 )
 from cxrssl.errors import InputError
 
-__all__ = ["index_folder", "load_index"]
+__all__ = ["index_folder", "load_index", "other_columns"]
 
 _LABEL_TEXTS = frozenset({"1", "0", "-1", "1.0", "0.0", "-1.0", "True", "False"})
 
@@ -83,6 +83,25 @@ def index_folder(source: str | os.PathLike[str], root: str | os.PathLike[str] | 
     if root is not None:
         return os.fspath(root)
     return "" if glob.has_magic(os.fspath(source)) else os.path.dirname(source)
+
+
+def other_columns(
+    source: str | os.PathLike[str], columns: Mapping[str, str] | None, index: pd.DataFrame
+) -> pd.DataFrame:
+    """Return the columns of a table that :func:`load_index` has dropped, with the index's rows.
+
+    Args:
+        source: What the index was read from; folders, patterns and stores have no other columns.
+        columns: See :func:`load_index`.
+        index: What was read.
+    """
+    source = os.fspath(source)
+    if not os.path.isfile(source) or store_folder(source) is not None:
+        return pd.DataFrame(index=index.index)
+    table = _read(source)
+    used = {(columns or {}).get(str(name), str(name)) for name in index}
+    names = [name for name in table if str(name) not in used and name not in index and str(name)]
+    return table[names].set_axis(index.index)
 
 
 def _read(source: str) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cxrssl.data.index import index_folder, load_index
+from cxrssl.data.index import index_folder, load_index, other_columns
 from cxrssl.data.masks import MaskSource
 from cxrssl.data.packed import PackedImages, PackedMasks, PackedStore
 from cxrssl.data.packed_folder import store_folder
@@ -100,6 +100,12 @@ class IndexedImages(LightningDataModule):
             labels=self._label_names,
             whole_patients=self.whole_patients,
         )
+
+    def other_columns(self) -> pd.DataFrame:
+        """Return the columns of the table that the index leaves out, row by row as in the index."""
+        if self._source is None or type(self).make_index is not IndexedImages.make_index:
+            return pd.DataFrame(index=self.index.index)
+        return other_columns(self._source, self._columns, self.index)
 
     def make_source(self, rows: pd.DataFrame) -> ImageSource:
         """Return the images of some rows of the index, in their order."""

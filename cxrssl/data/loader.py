@@ -1,7 +1,7 @@
 """The data loader of planned batches."""
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import cv2
@@ -47,7 +47,7 @@ class PlanLoader(DataLoader[dict[str, Any]]):
 
 def plan_loader(
     dataset: Dataset[dict[str, Any]],
-    sampler: Sampler[BatchPlan],
+    sampler: Sampler[BatchPlan] | Sequence[BatchPlan],
     *,
     num_workers: int,
     pin_memory: bool | None,

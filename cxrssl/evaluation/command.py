@@ -1,7 +1,6 @@
 """``cxrssl evaluate``: encoders and an index in, a table, files and figures out."""
 
 import sys
-from argparse import SUPPRESS
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -9,14 +8,15 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 # Bare class names on the command line resolve among the classes that have been imported.
-from cxrssl.arguments import appending, command_parser, place_index
-from cxrssl.backbones import Backbone, load_encoder
+from cxrssl.arguments import add_index, appending, command_parser, place_index
+from cxrssl.backbones import Backbone
 from cxrssl.data import CXRDataModule
 from cxrssl.errors import InputError
 from cxrssl.evaluation.options import EvaluationOptions
 from cxrssl.evaluation.run import evaluate
 from cxrssl.evaluation.table import score_table
 from cxrssl.exit_codes import exit_code
+from cxrssl.tasks.encoder import read_encoder
 
 __all__ = ["run"]
 
@@ -46,25 +46,20 @@ def _run(arguments: Sequence[str]) -> None:
 
 def _parser() -> ArgumentParser:
     parser = command_parser("evaluate", _DESCRIPTION)
-    parser.add_argument(
-        "index",
-        nargs="?",
-        type=str,
-        default=SUPPRESS,  # None would take the place of a config's
-        help="CSV, Parquet file, pattern or folder; short for --data.index.",
-    )
+    add_index(parser)
     parser.add_argument(
         "--encoder",
-        metavar="[NAME=]FILE",
+        metavar="[NAME=]ENCODER",
         type=list[str],
         default=[],
-        help="One of our checkpoints or encoder.safetensors; may be repeated.",
+        help="File or folder of any known format, timm:NAME or hf:ORGANISATION/NAME; may be "
+        "repeated.",
     )
     parser.add_subclass_arguments(
         Backbone,
         "backbone",
         required=False,
-        help="Encoder whose file does not describe itself (timm, Hugging Face, official code).",
+        help="Encoder that is built here instead, with weights of its own.",
     )
     parser.add_argument("--out", type=str, required=True, help="Folder for tables and figures.")
     parser.add_argument(
@@ -102,7 +97,7 @@ def _encoders(made: Namespace) -> dict[str, Backbone]:
         raise InputError(f"encoders need names of their own (--encoder NAME=FILE), got {names}")
     if (made.mean is None) != (made.std is None):
         raise InputError("--mean and --std belong together: give both")
-    encoders: dict[str, Backbone] = {name: load_encoder(file) for name, file in given} | built
+    encoders: dict[str, Backbone] = {name: read_encoder(file) for name, file in given} | built
     if made.mean is not None:
         for backbone in encoders.values():
             backbone.normalisation = (made.mean, made.std)

@@ -20,11 +20,11 @@ from cxrssl.data.features import FeatureDtype, FeatureStore
 from cxrssl.data.loader import plan_loader
 from cxrssl.errors import InputError
 from cxrssl.tasks.caching import pack_levels, packed_shapes
-from cxrssl.tasks.encoder import fingerprint
+from cxrssl.tasks.encoder import fingerprint, view_options
 from cxrssl.views import EvalView
 from cxrssl.views.targets import Targets
 
-__all__ = ["Embedded", "embed_images", "evaluation_view"]
+__all__ = ["Embedded", "embed_images", "evaluation_view", "image_batches"]
 
 _READ_AT_ONCE = 4096
 
@@ -51,17 +51,14 @@ def evaluation_view(
     Raises:
         InputError: If the encoder's patches do not tile the images.
     """
-    size = backbone.img_size if image_size is None else image_size
+    size = backbone.image_size if image_size is None else image_size
     patch = getattr(backbone, "patch_size", 1)
     if size % patch:
         raise InputError(
             f"images of {size} pixels are not tiled by the encoder's patches of {patch} pixels: "
             "set sizes to multiples of it"
         )
-    options: dict[str, Any] = {"image_size": size, "in_chans": backbone.in_chans}
-    if backbone.normalisation is not None:
-        options["mean"], options["std"] = backbone.normalisation
-    view = EvalView(**options)
+    view = EvalView(**view_options(backbone, size))
     view.targets = Targets(findings=tuple(findings))
     return view
 
@@ -84,7 +81,8 @@ def embed_images(
         data: Reads the images, in its batches and workers.
         rows: The n images, rows of its index.
         view: What of an image is shown.
-        pooling: Which of the two tokens, or both side by side.
+        pooling: Which of the two tokens, or both side by side; the mean alone of an encoder whose
+            class token nobody has trained.
         cache: Folder for features; found again where encoder, view and images are the same.
         cache_dtype: How cached numbers are kept.
 
@@ -115,14 +113,14 @@ def embed_images(
             cache or "",
             cache_dtype,
         )
-        batches = _batches(data, rows, view)
+        batches = image_batches(data, rows, view, [np.arange(len(rows))])
         if cache is None:
             tokens, readable = _encode(encoding, batches)
         else:
             tokens, readable = _read(encode_once(encoding, batches, data.image_keys(rows), view))
     finally:
         backbone.to(home)
-    features = _pool(tokens, pooling)
+    features = _pool(tokens, backbone.pooling(pooling))
     broken = int((~np.isfinite(features[readable]).all(1)).sum())
     if broken:
         raise InputError(
@@ -132,12 +130,27 @@ def embed_images(
     return Embedded(features, readable)
 
 
-def _batches(data: CXRDataModule, rows: pd.DataFrame, view: EvalView) -> Iterator[dict[str, Any]]:
-    """Yield each image once, in order; too many corrupt ones are an error."""
+def image_batches(
+    data: CXRDataModule,
+    rows: pd.DataFrame,
+    view: EvalView,
+    groups: Sequence[NDArray[np.int64]],
+) -> Iterator[dict[str, Any]]:
+    """Yield images in the order of groups of their numbers, in batches of one group each.
+
+    Args:
+        data: Reads the images, in its batches and workers.
+        rows: Rows of its index, of which image i is row i.
+        view: What of an image is shown.
+        groups: Numbers of images.
+
+    Raises:
+        TooManyCorruptImagesError: Where more images are corrupt than the data module allows.
+    """
     dataset = EvalDataset(data.shown_source(rows), view, np.zeros((len(rows), 0), np.float32))
-    sampler = FixedBatchSampler(np.arange(len(rows)), data.batch_size, 0, 1)
+    plans = [plan for group in groups for plan in FixedBatchSampler(group, data.batch_size)]
     failures = FailureLog(len(data.index), data.max_corrupt)
-    loader = plan_loader(dataset, sampler, num_workers=data.num_workers, pin_memory=data.pin_memory)
+    loader = plan_loader(dataset, plans, num_workers=data.num_workers, pin_memory=data.pin_memory)
     for batch in loader:
         for number, message in batch["failures"]:
             failures.record(str(rows["path"].iloc[number]), message)

@@ -56,7 +56,7 @@ def evaluate(
     views = [
         (name, evaluation_view(backbone, findings, size))
         for name, backbone in encoders.items()
-        for size in options.sizes or [backbone.img_size]
+        for size in options.sizes or [backbone.image_size]
     ]
     data.views = views[0][1]
     chosen = choose_images(data, options)

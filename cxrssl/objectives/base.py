@@ -207,6 +207,7 @@ class Objective(RecipeModule):
             "backbone": {"class": type(encoder).__name__, "arguments": encoder.arguments},
             "normalisation": {"mean": self.views.mean, "std": self.views.std},
             "image_size": self.views.image_size,
+            "pooling": self.trained_pooling,
         }
 
     # Lightning's hooks, in the order of a run.

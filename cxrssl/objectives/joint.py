@@ -81,6 +81,7 @@ class Joint(Objective):
         self.objectives = nn.ModuleDict(children)
         self.shares = _checked_shares(shares or {}, list(children))
         self.encoder_of = first if encoder is None else encoder
+        self.trained_pooling = children[self.encoder_of].trained_pooling
         self.fewest_images = max(child.fewest_images for child in children.values())
         self._recipe_of = first if recipe is None else None
         self._check_stages()

@@ -1,14 +1,13 @@
 """``cxrssl pack``: an index in, a packed store out."""
 
 import sys
-from argparse import SUPPRESS
 from collections.abc import Sequence
 from dataclasses import fields
 
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 # Bare class names on the command line resolve among the classes that have been imported.
-from cxrssl.arguments import command_parser, place_index
+from cxrssl.arguments import add_index, command_parser, place_index
 from cxrssl.data import CXRDataModule
 from cxrssl.exit_codes import exit_code
 from cxrssl.packing.options import PackOptions
@@ -48,13 +47,7 @@ def _run(arguments: Sequence[str]) -> None:
 
 def _parser() -> ArgumentParser:
     parser = command_parser("pack", _DESCRIPTION, _USAGE)
-    parser.add_argument(
-        "index",
-        nargs="?",
-        type=str,
-        default=SUPPRESS,  # None would take the place of a config's
-        help="CSV, Parquet file, pattern or folder; short for --data.index.",
-    )
+    add_index(parser)
     parser.add_argument("out", type=str, help="Folder of the store.")
     parser.add_subclass_arguments(CXRDataModule, "data", skip={"views"}, required=False)
     parser.set_defaults({"data": {"class_path": "CXRDataModule"}})

@@ -13,7 +13,7 @@ from cxrssl.errors import InputError
 from cxrssl.objectives.recipe import Recipe
 from cxrssl.objectives.recipe_module import RecipeModule
 from cxrssl.objectives.run_checks import warn_of_local_norms
-from cxrssl.tasks.encoder import fingerprint, prepare_encoder
+from cxrssl.tasks.encoder import fingerprint, prepare_encoder, view_options
 from cxrssl.tasks.results import Results, TestImages
 from cxrssl.views import SupervisedView, Views
 from cxrssl.views.targets import Targets
@@ -96,7 +96,8 @@ class Task(RecipeModule):
         training = self.backbone.training
         self.backbone.eval()
         try:
-            vectors: Tensor = self.backbone(images).pool(pooling).float()
+            tokens = self.backbone(images)
+            vectors: Tensor = tokens.pool(self.backbone.pooling(pooling)).float()
             return vectors
         finally:
             self.backbone.train(training)
@@ -120,6 +121,7 @@ class Task(RecipeModule):
             },
             "normalisation": {"mean": self.views.mean, "std": self.views.std},
             "image_size": self.views.image_size,
+            "pooling": self.backbone.trained_pooling,
         }
 
     # Lightning's hooks, in the order of a run.
@@ -196,10 +198,7 @@ class Task(RecipeModule):
 
 def default_views(backbone: Backbone) -> SupervisedView:
     """Return random views at an encoder's size, normalised as its file says."""
-    options: dict[str, Any] = {"image_size": backbone.img_size, "in_chans": backbone.in_chans}
-    if backbone.normalisation is not None:
-        options["mean"], options["std"] = backbone.normalisation
-    return SupervisedView(**options)
+    return SupervisedView(**view_options(backbone))
 
 
 def unread(batch: dict[str, Any], values: Tensor) -> Tensor:

@@ -347,7 +347,7 @@ class Classification(Task):
         maps = head.attention(self.heads.read(self.heads.best, levels))
         self.train(training)
         return attention_figure(
-            (views[:, 0] * self.views.std + self.views.mean).clamp(0, 1).numpy(),
+            self.views.grey(views).numpy(),
             maps.unflatten(-1, levels[-1].grid).float().cpu().numpy(),
             self.findings,
             labels=self.predictions["labels"][places],

@@ -1,14 +1,16 @@
 """The encoder a task stands on: read from a file or given, and made ready for fine-tuning."""
 
 import hashlib
+from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 
 from cxrssl.backbones import Backbone, ViT, load_encoder
 from cxrssl.backbones.weights import load_state
 from cxrssl.errors import InputError
 
-__all__ = ["fingerprint", "prepare_encoder"]
+__all__ = ["fingerprint", "prepare_encoder", "read_encoder", "view_options"]
 
 
 def prepare_encoder(
@@ -21,8 +23,8 @@ def prepare_encoder(
     """Return an encoder ready for a task.
 
     Args:
-        encoder: A backbone, or one of our checkpoints or ``encoder.safetensors``. Weights of timm,
-            Hugging Face or official code go into a backbone with ``weights``.
+        encoder: A backbone, or what :func:`cxrssl.backbones.load_encoder` takes: a file or folder
+            of any known format, or a name.
         drop_path: Rate of stochastic depth, rising linearly from 0 in the first block, as
             fine-tuning takes it; with 0 the encoder keeps its own. For a ViT only.
         patch_size: Side of the patches in pixels, if it is to be another one: positions and patch
@@ -31,10 +33,9 @@ def prepare_encoder(
         drop_gates: Whether in-line gates are taken out, see :meth:`Backbone.drop_gates`.
 
     Raises:
-        InputError: If the file cannot be read or does not describe itself, or the backbone is no
-            ViT where one is needed.
+        InputError: If the encoder cannot be read, or is no ViT where one is needed.
     """
-    backbone = load_encoder(encoder) if isinstance(encoder, str) else encoder
+    backbone = read_encoder(encoder) if isinstance(encoder, str) else encoder
     if drop_gates:
         backbone.drop_gates()
     if drop_path == 0 and patch_size is None:
@@ -49,6 +50,38 @@ def prepare_encoder(
     if drop_path != 0:
         backbone.set_drop_path(drop_path, "linear")
     return backbone
+
+
+def read_encoder(path_or_name: str) -> Backbone:
+    """Return the encoder of a file, a folder or a name, and say what became of its weights.
+
+    Raises:
+        InputError: See :func:`cxrssl.backbones.load_encoder`.
+    """
+    encoder = load_encoder(path_or_name)
+    rank_zero_info(f"Encoder from {encoder.load_report}")
+    return encoder
+
+
+def view_options(backbone: Backbone, image_size: int | None = None) -> dict[str, Any]:
+    """Return the options of views that show images as an encoder's file says.
+
+    Args:
+        backbone: The encoder.
+        image_size: Side in pixels; the encoder's own if None. The share of the image that is seen
+            stays the same.
+    """
+    size = backbone.image_size if image_size is None else image_size
+    options: dict[str, Any] = {
+        "image_size": size,
+        "in_chans": backbone.in_chans,
+        "resampling": backbone.resampling,
+    }
+    if backbone.resize is not None:
+        options["resize"] = round(backbone.resize * size / backbone.image_size)
+    if backbone.normalisation is not None:
+        options["mean"], options["std"] = backbone.normalisation
+    return options
 
 
 def fingerprint(backbone: Backbone) -> str:
@@ -71,5 +104,8 @@ def _with_patches(backbone: ViT, patch_size: int) -> ViT:
         block.drop_rate = original.drop_rate
     report = load_state(resized, backbone.state_dict(), "the encoder", resize_patch=True)
     resized.normalisation = backbone.normalisation
+    resized.image_size, resized.resize = backbone.image_size, backbone.resize
+    resized.resampling = backbone.resampling
+    resized.trained_pooling = backbone.trained_pooling
     resized.load_report = report
     return resized.train(backbone.training)

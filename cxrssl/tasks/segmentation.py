@@ -185,10 +185,10 @@ class Segmentation(Task):
         missing = self.n_examples - sum(len(part["image"]) for part in self._shown)
         places = torch.nonzero(batch["readable"]).flatten()[: max(missing, 0)].cpu()
         if len(places):
-            grey = batch["image"][:, 0].cpu().float() * self.views.std + self.views.mean
+            grey = self.views.grey(batch["image"].cpu().float())
             self._shown.append(
                 {
-                    "image": grey[places].clamp(0, 1).numpy(),
+                    "image": grey[places].numpy(),
                     "truth": batch["masks"].cpu()[places].numpy(),
                     "prediction": predicted[places.numpy()],
                 }

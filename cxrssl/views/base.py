@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MIMIC_MEAN",
     "MIMIC_STD",
+    "Channels",
     "Views",
     "check_image",
     "check_range",
@@ -29,6 +30,9 @@ __all__ = [
 
 MIMIC_MEAN, MIMIC_STD = 0.5307, 0.2583
 """Grey mean and standard deviation of MIMIC-CXR in [0, 1], as published with RAD-DINO."""
+
+Channels = float | tuple[float, ...]
+"""A number for all channels of a tensor, or one for each."""
 
 
 def check_image(image: NDArray[np.uint8]) -> None:
@@ -100,8 +104,8 @@ class Views(ABC):
     Args:
         image_size: Side in pixels of the square view that represents the whole image, H = W.
         in_chans: Channels C of the tensors; the grey image is repeated C times.
-        mean: Mean subtracted after scaling the pixels to [0, 1].
-        std: Standard deviation the result is divided by.
+        mean: Mean subtracted after scaling the pixels to [0, 1], of all channels or of each.
+        std: Standard deviation the result is divided by, of all channels or of each.
 
     Attributes:
         targets: What of an image beside its pixels is wanted. By default nothing.
@@ -118,16 +122,16 @@ class Views(ABC):
         *,
         image_size: int = 224,
         in_chans: int = 1,
-        mean: float = MIMIC_MEAN,
-        std: float = MIMIC_STD,
+        mean: Channels = MIMIC_MEAN,
+        std: Channels = MIMIC_STD,
     ) -> None:
         if image_size < 1 or in_chans < 1:
             raise InputError(
                 f"image_size and in_chans must be positive, got {image_size} and {in_chans}"
             )
-        if not math.isfinite(mean):
+        if not all(map(math.isfinite, _each("mean", mean, in_chans))):
             raise InputError(f"mean must be finite, got {mean}")
-        if not 0 < std < math.inf:
+        if not all(0 < value < math.inf for value in _each("std", std, in_chans)):
             raise InputError(f"std must be positive and finite, got {std}")
         self.image_size = image_size
         self.in_chans = in_chans
@@ -155,9 +159,22 @@ class Views(ABC):
         )
 
     def normalise(self, unit: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Return grey values in [0, 1] less the mean, divided by the standard deviation."""
-        normalised: NDArray[np.float32] = ((unit - self.mean) / self.std).astype(np.float32)
+        """Return grey values (n,) in [0, 1] less the mean, divided by the standard deviation.
+
+        Returns:
+            (n,), or (n, C) where channels differ.
+        """
+        mean, std = np.asarray(self.mean), np.asarray(self.std)
+        values = unit if mean.ndim == std.ndim == 0 else unit[:, None]
+        normalised: NDArray[np.float32] = ((values - mean) / std).astype(np.float32)
         return normalised
+
+    def grey(self, images: Tensor) -> Tensor:
+        """Return the grey values (B, H, W) in [0, 1] of normalised images (B, C, H, W)."""
+        mean, std = (
+            value if isinstance(value, int | float) else value[0] for value in (self.mean, self.std)
+        )
+        return (images[:, 0] * std + mean).clamp(0, 1)
 
     def to_tensor(
         self, image: NDArray[np.uint8], levels: NDArray[np.float32] | None = None
@@ -166,11 +183,25 @@ class Views(ABC):
 
         Args:
             image: (H, W) uint8.
-            levels: Value (256,) that each grey level becomes. ``None`` only normalises.
+            levels: Value (256,) that each grey level becomes, or (256, C) where channels differ.
+                ``None`` only normalises.
 
         Returns:
             (C, H, W).
         """
         table = self.normalised_levels if levels is None else levels
-        grey = torch.from_numpy(cv2.LUT(image, table))
-        return grey.expand(self.in_chans, -1, -1)
+        if table.ndim == 1:
+            grey = torch.from_numpy(cv2.LUT(image, table))
+            return grey.expand(self.in_chans, -1, -1)
+        planes = [cv2.LUT(image, np.ascontiguousarray(channel)) for channel in table.T]
+        return torch.from_numpy(np.stack(planes))
+
+
+def _each(name: str, value: Channels, channels: int) -> tuple[float, ...]:
+    """Return the values of an option for each channel."""
+    values = (value,) if isinstance(value, int | float) else tuple(value)
+    if not isinstance(value, int | float) and len(values) != channels:
+        raise InputError(
+            f"{name} must be one number or one for each of {channels} channels, got {value}"
+        )
+    return values

@@ -8,7 +8,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cxrssl.errors import InputError
-from cxrssl.views.base import MIMIC_MEAN, MIMIC_STD, Views, check_image, stack_samples
+from cxrssl.views.base import (
+    MIMIC_MEAN,
+    MIMIC_STD,
+    Channels,
+    Views,
+    check_image,
+    stack_samples,
+)
 from cxrssl.views.crops import Resampling, check_crop, resize
 from cxrssl.views.structures import check_masks, resize_masks
 
@@ -39,8 +46,8 @@ class EvalView(Views):
             are normalised, as in CheXFound. A view of a single grey value becomes 0.
         resampling: See :func:`cxrssl.views.resize`.
         in_chans: Channels C of the tensors; the grey image is repeated C times.
-        mean: Mean subtracted after scaling the pixels to [0, 1].
-        std: Standard deviation the result is divided by.
+        mean: Mean subtracted after scaling the pixels to [0, 1], of all channels or of each.
+        std: Standard deviation the result is divided by, of all channels or of each.
 
     Raises:
         InputError: An option is out of range or unknown.
@@ -54,8 +61,8 @@ class EvalView(Views):
         rescale: bool = False,
         resampling: Resampling = "area",
         in_chans: int = 1,
-        mean: float = MIMIC_MEAN,
-        std: float = MIMIC_STD,
+        mean: Channels = MIMIC_MEAN,
+        std: Channels = MIMIC_STD,
     ) -> None:
         super().__init__(image_size=image_size, in_chans=in_chans, mean=mean, std=std)
         if resize is not None and resize < image_size:
@@ -109,7 +116,10 @@ class EvalView(Views):
         return self
 
     def levels(self, view: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the normalised value (256,) of each grey level of a view (H, W)."""
+        """Return the normalised value (256,) of each grey level of a view (H, W).
+
+        Where channels differ, (256, C).
+        """
         return self.normalise(stretched_levels(view)) if self.rescale else self.normalised_levels
 
     def _resized(self, image: NDArray[np.uint8]) -> tuple[int, int]:

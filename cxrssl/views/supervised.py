@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cxrssl.views.augment import RATIO
-from cxrssl.views.base import MIMIC_MEAN, MIMIC_STD, Views, check_image
+from cxrssl.views.base import MIMIC_MEAN, MIMIC_STD, Channels, Views, check_image
 from cxrssl.views.crops import Resampling
 from cxrssl.views.eval_view import EvalView, stretched_levels
 from cxrssl.views.photometry import Photometry
@@ -57,8 +57,8 @@ class SupervisedView(Views):
             view; see :class:`EvalView`. The random view does not depend on it.
         resampling: See :func:`cxrssl.views.resize`.
         in_chans: Channels C of the tensors; the grey image is repeated C times.
-        mean: Mean subtracted after scaling the pixels to [0, 1].
-        std: Standard deviation the result is divided by.
+        mean: Mean subtracted after scaling the pixels to [0, 1], of all channels or of each.
+        std: Standard deviation the result is divided by, of all channels or of each.
 
     Raises:
         InputError: An option is out of range or unknown.
@@ -80,8 +80,8 @@ class SupervisedView(Views):
         resize: int | None = None,
         resampling: Resampling = "area",
         in_chans: int = 1,
-        mean: float = MIMIC_MEAN,
-        std: float = MIMIC_STD,
+        mean: Channels = MIMIC_MEAN,
+        std: Channels = MIMIC_STD,
     ) -> None:
         super().__init__(image_size=image_size, in_chans=in_chans, mean=mean, std=std)
         self.law = WarpLaw(image_size, scale, ratio, flip, degrees, translate, zoom, elastic)

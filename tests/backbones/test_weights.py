@@ -6,7 +6,7 @@ import timm
 import torch
 from torch.testing import assert_close
 
-from cxrssl.backbones import ViT, load_backbone_weights, load_encoder
+from cxrssl.backbones import ViT, load_backbone_weights
 from cxrssl.errors import InputError
 from tests.backbones.official import (
     micro_vit,
@@ -209,5 +209,3 @@ def test_files_that_are_refused(tmp_path):
     torch.save({"fc.weight": torch.zeros(2, 2)}, tmp_path / "other.pth")
     with pytest.raises(InputError, match="holds no ViT that is known here"):
         load_backbone_weights(vit, tmp_path / "other.pth")
-    with pytest.raises(InputError, match="does not say which encoder"):
-        load_encoder(save_official(official_state(vit), tmp_path / "m.pth"))

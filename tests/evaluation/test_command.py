@@ -1,8 +1,11 @@
+import json
+
 import pandas as pd
 import pytest
 import yaml
 
 from cxrssl.__main__ import main
+from tests.backbones.hub_models import RAD_DINO, hugging_face, save_hugging_face
 from tests.evaluation.stand_ins import make_index, save_encoder
 
 QUICK = [
@@ -72,6 +75,14 @@ def test_the_phantom_and_a_config_with_the_same_keys(tmp_path, file, capsys):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     evaluated(tmp_path, f"--config={tmp_path / 'config.yaml'}")
     assert capsys.readouterr().out == first
+
+
+def test_a_folder_of_another_library_needs_no_options(tmp_path, index, capsys):
+    folder = save_hugging_face(hugging_face(), tmp_path / "rad-dino", RAD_DINO)
+    out = evaluated(tmp_path, f"--encoder={folder}", index, *QUICK)
+    about = json.loads((out / "evaluation.json").read_text())["encoders"]["rad-dino"]
+    assert about["normalisation"] == [0.5307, 0.2583]
+    assert about["arguments"]["heads"] == 3
 
 
 def test_an_encoder_that_does_not_describe_itself_is_built(tmp_path, index, capsys):

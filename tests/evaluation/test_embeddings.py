@@ -45,7 +45,7 @@ def test_a_cached_float32_feature_is_the_same_and_is_found_again(tmp_path, monke
     options = {"cache": str(tmp_path / "cache"), "cache_dtype": "float32"}
     direct = embed(tmp_path, backbone).features
     np.testing.assert_array_equal(embed(tmp_path, backbone, **options).features, direct)
-    monkeypatch.setattr("cxrssl.evaluation.embeddings._batches", lambda *_: iter(()))
+    monkeypatch.setattr("cxrssl.evaluation.embeddings.image_batches", lambda *_: iter(()))
     np.testing.assert_array_equal(embed(tmp_path, backbone, **options).features, direct)
     half = embed(tmp_path, backbone, pooling="class", **options).features
     np.testing.assert_array_equal(half, direct[:, :16])

@@ -39,7 +39,7 @@ def deep_link(path):
 FILES = {
     "missing": (lambda path: None, "there is no"),
     "dangling": (deep_link, "there is no"),
-    "folder": (lambda path: path.mkdir(), "but a folder"),
+    "folder": (lambda path: path.mkdir(), "but a folder|holds no weights"),
     "empty": (lambda path: path.write_bytes(b""), "is an empty file"),
     "text": (lambda path: path.write_text("epoch,loss\n1,2\n"), "is a text file"),
     "cut": (cut, "is a file that was cut off"),
@@ -110,7 +110,7 @@ def test_weights_are_no_checkpoint(tmp_path, content):
             {"cxrssl": '{"version": "9", "backbone": {"class": "ViT", "arguments": {"moe": 1}}}'},
             "cannot build .*moe.*version 9",
         ),
-        ({}, "does not say which encoder"),
+        ({}, "holds no ViT that is known here"),
     ],
 )
 def test_an_encoder_that_describes_itself_otherwise(tmp_path, metadata, sentence):

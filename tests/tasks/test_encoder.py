@@ -7,7 +7,9 @@ from torch.testing import assert_close
 
 from cxrssl.backbones import ConvNet, load_backbone_weights
 from cxrssl.errors import InputError
-from cxrssl.tasks.encoder import fingerprint, prepare_encoder
+from cxrssl.tasks.base import default_views
+from cxrssl.tasks.encoder import fingerprint, prepare_encoder, view_options
+from tests.backbones.hub_models import RAD_DINO, hugging_face, save_hugging_face
 from tests.backbones.official import micro_vit, save_chexworld, tiny_vit
 from tests.golden import load_golden, subset
 
@@ -90,3 +92,16 @@ def test_fingerprint_knows_gates():
     assert gated != known
     prepared = prepare_encoder(vit, drop_gates=True)
     assert fingerprint(prepared) == known
+
+
+def test_an_encoder_of_another_library_brings_its_views(tmp_path):
+    path = save_hugging_face(hugging_face(), tmp_path / "rad-dino", RAD_DINO)
+    encoder = prepare_encoder(path)
+    assert encoder.load_report.format == "Hugging Face"
+    views = default_views(encoder)
+    assert (views.image_size, views.in_chans, views.mean, views.std) == (56, 3, 0.5307, 0.2583)
+    assert views.eval_view().resampling == "pillow"
+    encoder.resize = 64
+    assert view_options(encoder, 112)["resize"] == 128
+    smaller = prepare_encoder(encoder, patch_size=7)
+    assert (smaller.resize, smaller.resampling, smaller.trained_pooling) == (64, "pillow", "class")

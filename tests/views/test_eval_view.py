@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from cxrssl.errors import InputError
-from cxrssl.views import EvalView, resize
+from cxrssl.views import EvalView, SupervisedView, resize
 from cxrssl.views.structures import resize_masks
 from cxrssl.views.targets import Targets
 from tests.golden import load_golden
@@ -182,3 +182,23 @@ def test_nothing_beside_the_pixels_is_wanted_unless_said():
         assert Targets(**wanted).wanted
     view.targets = Targets(("edema",))
     assert not EvalView().targets.wanted
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+def test_channels_with_a_normalisation_of_their_own(rescale):
+    image = np.random.default_rng(0).integers(20, 200, (40, 32), np.uint8)
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+    options = {"image_size": 32, "rescale": rescale}
+    colours = EvalView(**options, in_chans=3, mean=mean, std=std)(image)["image"]
+    for channel in range(3):
+        grey = EvalView(**options, mean=mean[channel], std=std[channel])(image)["image"]
+        assert torch.equal(colours[channel], grey[0])
+    view = EvalView(**options, in_chans=3, mean=mean, std=std)
+    unit = EvalView(**options, mean=0.0, std=1.0)(image)["image"]
+    torch.testing.assert_close(view.grey(colours[None]), unit)
+    trained = SupervisedView(image_size=32, in_chans=3, mean=mean, std=std)
+    assert trained(image, np.random.default_rng(0))["image"].shape == (3, 32, 32)
+    with pytest.raises(InputError, match="one number or one for each of 1 channels"):
+        EvalView(mean=mean)
+    with pytest.raises(InputError, match="std must be positive"):
+        EvalView(in_chans=2, std=(0.2, 0.0))
