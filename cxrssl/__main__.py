@@ -20,6 +20,7 @@ commands:
   embed      tokens of an encoder for every image of an index, as a table
   export     an encoder for timm or Hugging Face, with a model card
   evaluate   what frozen encoders are worth on labelled images, with intervals
+  report     the report card of an encoder, or of two side by side, in one HTML file
 
 Every command takes --config FILE, as often as needed, and any key of it as a flag:
   cxrssl fit --config examples/quickstart.yaml --trainer.max_epochs 2
@@ -30,6 +31,7 @@ Every command takes --config FILE, as often as needed, and any key of it as a fl
   cxrssl evaluate --encoder encoder.safetensors index.csv --out evaluation
   cxrssl embed --encoder encoder.safetensors index.csv embeddings.parquet
   cxrssl export --encoder encoder.safetensors --format huggingface my_encoder
+  cxrssl report --encoder encoder.safetensors index.csv report.html
   cxrssl fit --help
   cxrssl fit --model.help DINOv2      (also --data.help, --trainer.callbacks.help)
 
@@ -43,6 +45,7 @@ _ROOMS = {
     "export": "exporting",
     "index": "indexing",
     "pack": "packing",
+    "report": "reporting",
 }
 """Folder of each command that Lightning has no part in."""
 

@@ -3,12 +3,13 @@
 import os
 from argparse import SUPPRESS
 from collections.abc import Iterable
+from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
 from cxrssl.errors import InputError
 
-__all__ = ["add_index", "appending", "command_parser", "place_index", "usable_cores"]
+__all__ = ["add_index", "appending", "command_parser", "named_file", "place_index", "usable_cores"]
 
 
 def appending(arguments: Iterable[str], *flags: str) -> list[str]:
@@ -71,6 +72,12 @@ def command_parser(command: str, description: str, usage: str | None = None) -> 
     )
     parser.add_argument("--config", action="config", help="File with any of these keys.")
     return parser
+
+
+def named_file(text: str) -> tuple[str | None, str]:
+    """Return name and file of ``[NAME=]FILE``; a file that is there may have the sign itself."""
+    name, equals, file = text.partition("=")
+    return (name, file) if equals and not Path(text).exists() else (None, text)
 
 
 def usable_cores() -> int:

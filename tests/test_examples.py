@@ -21,6 +21,7 @@ TINY = [
     "--data.num_workers=0",
     "--trainer.max_steps=2",
     "--trainer.max_epochs=-1",
+    "--trainer.accumulate_grad_batches=1",
     "--trainer.limit_val_batches=1",
     "--trainer.accelerator=cpu",
     "--trainer.precision=32-true",

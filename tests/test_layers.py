@@ -52,6 +52,18 @@ ALLOWED = {
     "packing": {"data", "views", "errors", "exit_codes", "arguments"},
     "callbacks": {"analysis", "objectives", "tasks", "errors", "gathering", "run_files"},
     "run_files": {"backbones", "errors"},
+    "reporting": {
+        "analysis",
+        "backbones",
+        "data",
+        "views",
+        "objectives",
+        "tasks",
+        "evaluation",
+        "errors",
+        "exit_codes",
+        "arguments",
+    },
 }
 WITHOUT_LIGHTNING = {"losses", "backbones", "heads", "views", "analysis"}
 

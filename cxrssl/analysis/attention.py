@@ -4,16 +4,18 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
+from cxrssl.analysis.axes import INK, own_axes
 from cxrssl.errors import InputError
 
-__all__ = ["plot_attention"]
+__all__ = ["plot_attention", "plot_attention_map"]
 
-_INK = "#2d3748"
+_PRESENT = "#2f855a"
 _SIDE = 2.0
 _POWER = 0.5
 """Exponent of the maps, with which CheXFound shows them; faint attention becomes visible."""
@@ -63,16 +65,31 @@ def plot_attention(
         axes.set_axis_off()
         for column, name in enumerate(names):
             axes = figure.add_subplot(n, 1 + findings, row * (1 + findings) + column + 2)
-            heat = attention[row, :, column].mean(0).astype(np.float32)
-            heat = np.clip(cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)
-            axes.imshow(image, cmap="gray", vmin=0, vmax=1)
-            axes.imshow(heat**_POWER, cmap="inferno", alpha=0.6, vmin=0)
+            plot_attention_map(image, attention[row, :, column].mean(0), axes)
             there = labels[row, column] == 1
             axes.set_title(
                 f"{name} {probabilities[row, column]:.2f}",
                 fontsize=7.5,
-                color="#2f855a" if there else _INK,
+                color=_PRESENT if there else INK,
                 fontweight="bold" if there else "normal",
             )
-            axes.set_axis_off()
     return figure
+
+
+def plot_attention_map(
+    image: NDArray[np.floating], attention: NDArray[np.floating], ax: Axes | None = None
+) -> Axes:
+    """Show attention over a radiograph, as :func:`plot_attention` does, and return the axes.
+
+    Args:
+        image: (H, W) in [0, 1].
+        attention: Weights of patches (h, w).
+        ax: Axes to draw on; those of a new figure if None.
+    """
+    axes = own_axes(ax, _SIDE, _SIDE * image.shape[0] / image.shape[1])
+    height, width = image.shape
+    heat = cv2.resize(attention.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+    axes.imshow(np.clip(heat, 0, 1) ** _POWER, cmap="inferno", alpha=0.6, vmin=0)
+    axes.set_axis_off()
+    return axes

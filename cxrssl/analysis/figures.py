@@ -12,12 +12,19 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-__all__ = ["plot_curves", "plot_patch_pca"]
+from cxrssl.analysis.axes import COLOURS, INK, finish, own_axes
+
+__all__ = [
+    "curve_panels",
+    "patch_colours",
+    "plot_curve",
+    "plot_curves",
+    "plot_patch_colours",
+    "plot_patch_pca",
+]
 
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 
-_COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a", "#b83280", "#6b46c1", "#975a16", "#4a5568", "#0f8b8d")
-_INK = "#2d3748"
 _SMOOTHED_FROM = 60
 _SMOOTH = "Learning rate"
 _SHORTER = {
@@ -85,21 +92,30 @@ def plot_curves(history: Curves) -> Figure:
     Raises:
         ValueError: If no metric has a point that can be drawn.
     """
-    panels = []
-    for title, belongs in _PANELS:
-        curves = {name: points for name, points in history.items() if points and belongs(name)}
-        if curves:
-            panels.append((title, curves))
+    panels = curve_panels(history)
     if not panels:
         raise ValueError(f"none of the metrics {sorted(history)} has a curve that can be drawn")
     columns = min(4, math.ceil(math.sqrt(len(panels))))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.2 * columns, 2.9 * rows + 0.2), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
-    for number, (title, curves) in enumerate(panels):
-        axes = figure.add_subplot(rows, columns, number + 1)
-        _plot_panel(axes, title, curves)
+    for number, (title, curves) in enumerate(panels.items()):
+        plot_curve(curves, title, figure.add_subplot(rows, columns, number + 1))
     return figure
+
+
+def curve_panels(history: Curves) -> dict[str, Curves]:
+    """Return the curves that :func:`plot_curves` draws, by the titles of their panels.
+
+    Args:
+        history: As there; empty curves are left out.
+    """
+    panels: dict[str, Curves] = {}
+    for title, belongs in _PANELS:
+        curves = {name: points for name, points in history.items() if points and belongs(name)}
+        if curves:
+            panels[title] = curves
+    return panels
 
 
 def plot_patch_pca(
@@ -124,7 +140,7 @@ def plot_patch_pca(
         raise ValueError(
             f"{len(images)} images and patches {patches.shape} do not fit a grid of {grid}"
         )
-    colours = _principal_colours(patches).reshape(n_images, *grid, 3)
+    colours = patch_colours(patches, grid)
     pairs = min(3, n_images)
     rows = -(-n_images // pairs)
     height, width = images.shape[1:]
@@ -136,28 +152,49 @@ def plot_patch_pca(
     )
     FigureCanvasAgg(figure)
     figure.suptitle(
-        "First three principal components of patch tokens, over all images", fontsize=9, color=_INK
+        "First three principal components of patch tokens, over all images", fontsize=9, color=INK
     )
     for number in range(n_images):
         for offset, shown in enumerate((images[number], colours[number])):
             axes = figure.add_subplot(rows, 2 * pairs, 2 * number + offset + 1)
-            axes.imshow(
-                shown,
-                cmap="gray",
-                vmin=0,
-                vmax=1,
-                interpolation="nearest" if offset else "antialiased",
-                extent=(0, width, height, 0),
-            )
+            if offset:
+                plot_patch_colours(shown, axes, size=(height, width))
+            else:
+                axes.imshow(shown, cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0))
             axes.set_axis_off()
     return figure
 
 
-def _plot_panel(axes: Axes, title: str, curves: Curves) -> None:
+def plot_patch_colours(
+    colours: NDArray[np.floating], ax: Axes | None = None, *, size: tuple[int, int] | None = None
+) -> Axes:
+    """Show the colours of one image's patches, and return the axes.
+
+    Args:
+        colours: (h, w, 3) of :func:`patch_colours`.
+        ax: Axes to draw on; those of a new figure if None.
+        size: Height and width in pixels of the image, for coordinates in it; h and w if None.
+    """
+    axes = own_axes(ax, 2.4, 2.4)
+    height, width = colours.shape[:2] if size is None else size
+    axes.imshow(colours, interpolation="nearest", extent=(0, width, height, 0))
+    axes.set_axis_off()
+    return axes
+
+
+def plot_curve(curves: Curves, title: str = "", ax: Axes | None = None) -> Axes:
+    """Draw curves of a run over its optimiser steps, a panel of :func:`plot_curves`.
+
+    Args:
+        curves: Points (step, value) of every metric.
+        title: Above the axes, such as a title of :func:`curve_panels`.
+        ax: Axes to draw on; those of a new figure if None.
+    """
+    axes = own_axes(ax)
     for number, (name, points) in enumerate(sorted(curves.items())):
         steps, values = np.array(points, dtype=np.float64).T
-        again, place = divmod(number, len(_COLOURS))
-        colour, dashes = _COLOURS[place], ("-", "--", ":")[again % 3]
+        again, place = divmod(number, len(COLOURS))
+        colour, dashes = COLOURS[place], ("-", "--", ":")[again % 3]
         label = _label(name)
         if len(values) >= _SMOOTHED_FROM and title != _SMOOTH:
             axes.plot(steps, values, color=colour, alpha=0.22, linewidth=0.8)
@@ -172,15 +209,10 @@ def _plot_panel(axes: Axes, title: str, curves: Curves) -> None:
         }
         axes.plot(steps, values, label=label, **style)
     axes.margins(y=0.12)
-    axes.set_title(title, fontsize=10, loc="left", color=_INK, fontweight="bold")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#a0aec0")
-    axes.tick_params(labelsize=8, colors=_INK, color="#a0aec0")
-    axes.grid(axis="y", color="#e2e8f0", linewidth=0.7)
-    axes.set_axisbelow(True)
+    finish(axes, title)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set_xlabel("optimiser step", fontsize=8, color=_INK)
+    axes.set_xlabel("optimiser step", fontsize=8, color=INK)
     if title == "Prototypes":
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     if title == _SMOOTH:
@@ -194,9 +226,10 @@ def _plot_panel(axes: Axes, title: str, curves: Curves) -> None:
             frameon=many,
             framealpha=0.85,
             edgecolor="none",
-            labelcolor=_INK,
+            labelcolor=INK,
             handlelength=1.4,
         )
+    return axes
 
 
 def _label(name: str) -> str:
@@ -216,8 +249,13 @@ def _running_mean(values: NDArray[np.float64], width: int) -> NDArray[np.float64
     return mean
 
 
-def _principal_colours(patches: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the scaled components (B * N, 3) of patch tokens (B, N, D), 0.5 where one is flat."""
+def patch_colours(patches: NDArray[np.floating], grid: tuple[int, int]) -> NDArray[np.float64]:
+    """Return the colours (B, h, w, 3) of :func:`plot_patch_pca`; 0.5 where a component is flat.
+
+    Args:
+        patches: Patch tokens (B, N, D) of images, row by row.
+        grid: Rows and columns (h, w) of the patches, h * w = N.
+    """
     tokens = patches.reshape(-1, patches.shape[2]).astype(np.float64)
     tokens -= tokens.mean(0)
     axes = np.linalg.eigh(tokens.T @ tokens)[1][:, ::-1][:, :3]  # (D, 3 or fewer), largest first
@@ -230,4 +268,4 @@ def _principal_colours(patches: NDArray[np.floating]) -> NDArray[np.float64]:
     scaled[:, flat] = 0.5
     colours = np.full((len(tokens), 3), 0.5)
     colours[:, : axes.shape[1]] = scaled
-    return colours
+    return colours.reshape(len(patches), *grid, 3)

@@ -13,13 +13,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from cxrssl.analysis.axes import INK, own_axes, show_image
 from cxrssl.analysis.dice import dice_scores
 from cxrssl.errors import InputError
 
-__all__ = ["plot_overlays"]
+__all__ = ["plot_overlay", "plot_overlays"]
 
 _TRUTH, _PREDICTION, _UNKNOWN = "#22c55e", "#ef4444", "#94a3b8"
-_INK = "#2d3748"
 _FILL = 0.35
 _WIDTHS = (1.6, 0.9)  # of outlines, truth and prediction
 _DASHES = (0, (4, 2))
@@ -69,18 +69,41 @@ def plot_overlays(
     panels = figure.subplots(n, n_structures + 1, squeeze=False)
     for row, image in enumerate(images):
         for axes in panels[row]:
-            axes.imshow(image, cmap="gray", vmin=0, vmax=1)
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.spines[:].set_visible(False)
+            show_image(axes, image)
         if captions is not None:
-            panels[row, 0].set_ylabel(captions[row], fontsize=8, color=_INK)
+            panels[row, 0].set_ylabel(captions[row], fontsize=8, color=INK)
         for column, axes in enumerate(panels[row, 1:]):
             _draw(axes, truth[row, column], prediction[row, column], scores[row, column])
     for axes, name in zip(panels[0], ["radiograph", *names], strict=True):
-        axes.set_title(name, fontsize=9, color=_INK)
+        axes.set_title(name, fontsize=9, color=INK)
     _add_legend(figure, unknown=bool((truth == 255).any()))
     return figure
+
+
+def plot_overlay(
+    image: NDArray[np.floating],
+    truth: NDArray[np.uint8],
+    prediction: NDArray[np.bool_],
+    ax: Axes | None = None,
+) -> Axes:
+    """Show one structure over a radiograph, as :func:`plot_overlays` does, and return the axes.
+
+    Args:
+        image: (H, W) in [0, 1].
+        truth: (H, W), 1 inside, 0 outside, 255 unknown.
+        prediction: (H, W).
+        ax: Axes to draw on; those of a new figure if None.
+
+    Raises:
+        InputError: If the shapes differ, or as :func:`~cxrssl.analysis.dice.dice_scores`.
+    """
+    (score,) = dice_scores(prediction[None, None], truth[None, None])[0]
+    if image.shape != truth.shape:
+        raise InputError(f"image {image.shape} and masks {truth.shape} must be of one size (H, W)")
+    axes = own_axes(ax, _SIDE, _SIDE * image.shape[0] / image.shape[1])
+    show_image(axes, image)
+    _draw(axes, truth, prediction, score)
+    return axes
 
 
 def _draw(
@@ -139,5 +162,5 @@ def _add_legend(figure: Figure, *, unknown: bool) -> None:
         ncols=len(entries) if len(figure.axes) > 2 else 2,
         fontsize=8,
         frameon=False,
-        labelcolor=_INK,
+        labelcolor=INK,
     )

@@ -1,12 +1,22 @@
-"""The three measures of a world model in one table."""
+"""The three measures of a world model together, and in one table."""
 
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from cxrssl.analysis.world_domain import DomainSensitivity
-from cxrssl.analysis.world_layout import LayoutAwareness
-from cxrssl.analysis.world_local import LocalStructure
+from cxrssl.analysis.world_domain import (
+    DomainSensitivity,
+    VersionsAlikeError,
+    domain_sensitivity,
+)
+from cxrssl.analysis.world_layout import LayoutAwareness, layout_awareness
+from cxrssl.analysis.world_local import LocalStructure, local_structure
+from cxrssl.analysis.world_model import PredictsWorld
 
-__all__ = ["world_headlines", "world_scalars", "world_table"]
+__all__ = ["WorldMeasures", "measure_world", "world_headlines", "world_scalars", "world_table"]
 
 _HEADLINES = ("recall@1", "top-1")
 _WITH_GAIN = (*_HEADLINES, "error")
@@ -17,6 +27,60 @@ _GAIN = {
     "layout": "offset minus other image",
     "local": "masked minus other image",
 }
+
+
+class WorldMeasures(NamedTuple):
+    """What a world model knows; ``domain`` is None where its views make no versions of an image."""
+
+    domain: DomainSensitivity | None
+    layout: LayoutAwareness
+    local: LocalStructure
+
+
+def measure_world(
+    model: PredictsWorld,
+    images: Sequence[NDArray[np.uint8]],
+    *,
+    candidates: int = 64,
+    pairs: int = 4,
+    seed: int = 0,
+    batch_size: int = 64,
+    after_image: Callable[[int], None] | None = None,
+    without_domain: Callable[[str], None] | None = None,
+) -> WorldMeasures:
+    """Return domain sensitivity, layout awareness and local structure of a model.
+
+    Args:
+        model: In evaluation mode.
+        images: At least two, (H, W) uint8 each.
+        candidates: Versions of an image that domain sensitivity tells apart.
+        pairs: Pairs of crops of an image that layout awareness predicts from each other.
+        seed: Seed of all draws.
+        batch_size: Views in one pass of the model.
+        after_image: Told after each image of domain sensitivity how many are done.
+        without_domain: Told why domain sensitivity cannot be measured.
+
+    Raises:
+        InputError: If there are too few images.
+    """
+    domain = None
+    try:
+        domain = domain_sensitivity(
+            model,
+            images,
+            candidates=candidates,
+            seed=seed,
+            batch_size=batch_size,
+            after_image=after_image,
+        )
+    except VersionsAlikeError as error:
+        if without_domain is not None:
+            without_domain(str(error))
+    return WorldMeasures(
+        domain,
+        layout_awareness(model, images, pairs=pairs, seed=seed, batch_size=batch_size),
+        local_structure(model, images, seed=seed),
+    )
 
 
 def world_table(

@@ -8,12 +8,13 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
+from cxrssl.analysis.axes import INK
 from cxrssl.analysis.world_domain import DomainSensitivity
 from cxrssl.analysis.world_layout import LayoutAwareness
 from cxrssl.analysis.world_local import FillIn, LocalStructure
-from cxrssl.analysis.world_panels import INK, plot_domain, plot_layout, plot_retrieval
+from cxrssl.analysis.world_panels import plot_domain, plot_layout, plot_retrieval
 
-__all__ = ["plot_world"]
+__all__ = ["fill_in_panels", "plot_world"]
 
 _HIDDEN, _ASKED = (0.86, 0.88, 0.91), (0.97, 0.80, 0.64)
 _EXAMPLES = 4
@@ -52,9 +53,9 @@ def plot_world(
     )
     parts = figure.subfigures(1 + bool(examples), 1, height_ratios=_heights(rows), squeeze=False)
     first, second, third = parts[0, 0].subplots(1, 3, width_ratios=[1, 1.15, 1.3])
-    plot_domain(first, domain)
-    plot_layout(second, layout)
-    plot_retrieval(third, layout, local)
+    plot_domain(domain, first)
+    plot_layout(layout, second)
+    plot_retrieval(layout, local, third)
     if examples:
         _plot_examples(parts[1, 0], examples)
     return figure
@@ -83,15 +84,18 @@ def _plot_examples(figure: SubFigure, examples: Sequence[FillIn]) -> None:
     titles = ("original", "seen", "filled in")
     for number, example in enumerate(examples):
         row, first = number // 2, 4 * (number % 2)
-        for column, shown in enumerate(_panels(example)):
+        for column, shown in enumerate(fill_in_panels(example)):
             axes = grid[row, first + column]
             axes.imshow(shown, interpolation="antialiased")
             if row == 0:
                 axes.set_title(titles[column], fontsize=9, color=INK)
 
 
-def _panels(example: FillIn) -> list[NDArray[np.float64]]:
-    """Return three RGB images (S, S, 3) of an example; what is asked for is tinted."""
+def fill_in_panels(example: FillIn) -> list[NDArray[np.float64]]:
+    """Return an example as three RGB images (S, S, 3): original, what is seen, and filled in.
+
+    What is asked for is tinted in the second.
+    """
     size = len(example.image) // len(example.seen)
     seen, masked = (
         grid.repeat(size, 0).repeat(size, 1)[..., None] for grid in (example.seen, example.masked)

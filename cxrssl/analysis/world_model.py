@@ -1,7 +1,7 @@
 """What the measures of a world model ask of it and of its views."""
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -17,11 +17,27 @@ __all__ = [
     "PredictsWorld",
     "WorldDraws",
     "as_batch",
+    "as_world",
     "draw_masks",
     "grid_side",
     "need_images",
     "whole_image",
 ]
+
+
+_OF_MODEL = ("encode_context", "parameters", "predict", "targets")
+_OF_VIEWS = (
+    "crop_pair",
+    "distort",
+    "eval_view",
+    "image_size",
+    "jitter",
+    "masking",
+    "mean",
+    "patch_size",
+    "std",
+    "to_tensor",
+)
 
 
 class EvaluationView(Protocol):
@@ -121,6 +137,15 @@ class PredictsWorld(Protocol):
             offset: Where the predicted crop lies, (B, 4); None for the context's own frame.
             action: What was done to the context, (B, 5); None for nothing.
         """
+
+
+def as_world(module: object) -> PredictsWorld | None:
+    """Return a module as a world model, None if it is none."""
+    views = getattr(module, "views", None)
+    complete = all(hasattr(module, name) for name in _OF_MODEL) and all(
+        hasattr(views, name) for name in _OF_VIEWS
+    )
+    return cast(PredictsWorld, module) if complete else None
 
 
 def grid_side(views: WorldDraws) -> int:

@@ -8,34 +8,40 @@ from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from cxrssl.analysis.axes import FAINT, INK, own_axes
+from cxrssl.analysis.axes import finish as finish_axes
 from cxrssl.analysis.world_domain import DOMAIN_CONDITIONS, DomainSensitivity
 from cxrssl.analysis.world_layout import PLACES, LayoutAwareness
 from cxrssl.analysis.world_local import LocalStructure
 from cxrssl.analysis.world_scores import FEWEST_IMAGES, Estimates
 
-__all__ = ["INK", "plot_domain", "plot_layout", "plot_retrieval"]
+__all__ = ["plot_domain", "plot_layout", "plot_retrieval"]
 
-INK = "#2d3748"
-
-_FAINT, _AXIS = "#718096", "#a0aec0"
 _TOLD, _MISTOLD, _OTHER, _LOCAL, _PLACE = "#2b6cb0", "#dd6b20", "#a0aec0", "#2f855a", "#805ad5"
 _LAYOUT = {"offset": _TOLD, "other offset": _MISTOLD, "other image": _OTHER}
 _CROP_PLACES = ("inside", "outside")
+_SIZE = (5.2, 4.0)
 _DASHES, _DOTS = (0, (4, 2)), (0, (1, 1.5))
 
 
-def plot_domain(axes: Axes, domain: DomainSensitivity | None) -> None:
-    """Draw recall with the true action and two others as bars."""
+def plot_domain(domain: DomainSensitivity | None, ax: Axes | None = None) -> Axes:
+    """Draw recall with the true action and two others as bars, and return the axes.
+
+    Args:
+        domain: What was measured, if it could be.
+        ax: Axes to draw on; those of a new figure if None.
+    """
+    axes = own_axes(ax, *_SIZE)
     if domain is None:
         axes.text(
             *(0.5, 0.5, "not measured:\nthe views change no grey values"),
             transform=axes.transAxes,
             ha="center",
             fontsize=9,
-            color=_FAINT,
+            color=FAINT,
         )
         axes.set_axis_off()
-        return
+        return axes
     width = 0.27
     centres = np.arange(len(domain.ranks), dtype=np.float64)
     for number, (name, colour) in enumerate(
@@ -48,10 +54,17 @@ def plot_domain(axes: Axes, domain: DomainSensitivity | None) -> None:
     axes.set_ylabel("recall", fontsize=9, color=INK)
     _finish(axes, "a", f"Undo the distortion: 1 of {domain.candidates} versions")
     _as_share(axes)
+    return axes
 
 
-def plot_layout(axes: Axes, layout: LayoutAwareness) -> None:
-    """Draw the error by distance to the crop that is seen as curves."""
+def plot_layout(layout: LayoutAwareness, ax: Axes | None = None) -> Axes:
+    """Draw the error by distance to the crop that is seen as curves, and return the axes.
+
+    Args:
+        layout: What was measured.
+        ax: Axes to draw on; those of a new figure if None.
+    """
+    axes = own_axes(ax, *_SIZE)
     binned = layout.by_distance
     drawn = binned.images >= min(FEWEST_IMAGES, layout.images)
     centres = np.array([(low + high) / 2 for low, high in binned.bounds()])[drawn]
@@ -73,13 +86,21 @@ def plot_layout(axes: Axes, layout: LayoutAwareness) -> None:
     axes.set_xlabel("patches beyond the border of the crop that is seen", fontsize=9, color=INK)
     axes.set_ylabel("mean squared error", fontsize=9, color=INK)
     axes.text(
-        0.02, 0.03, "inside", transform=axes.transAxes, fontsize=8, color=_FAINT, style="italic"
+        0.02, 0.03, "inside", transform=axes.transAxes, fontsize=8, color=FAINT, style="italic"
     )
     _finish(axes, "b", "Predict another crop")
+    return axes
 
 
-def plot_retrieval(axes: Axes, layout: LayoutAwareness, local: LocalStructure) -> None:
-    """Draw the accuracy of finding the right patch, in the same image and in another crop."""
+def plot_retrieval(layout: LayoutAwareness, local: LocalStructure, ax: Axes | None = None) -> Axes:
+    """Draw how often the right patch is found, in the same image and in another crop.
+
+    Args:
+        layout: What was measured.
+        local: What was measured.
+        ax: Axes to draw on, which are returned; those of a new figure if None.
+    """
+    axes = own_axes(ax, *_SIZE)
     width = 0.28
     groups: list[tuple[Mapping[str, Estimates], NDArray[np.float64], Mapping[str, str]]] = [
         (local.scores, local.chance, {"masked": _LOCAL, "other image": _OTHER})
@@ -97,18 +118,19 @@ def plot_retrieval(axes: Axes, layout: LayoutAwareness, local: LocalStructure) -
         mean = scores["position alone"].value[0]
         _dash(axes, centre, mean, half, _once("position alone", labelled), _PLACE)
         _dash(axes, centre, chance[0], half, _once("chance", labelled))
-        _dash(axes, centre, chance[1], half, colour=_FAINT)
+        _dash(axes, centre, chance[1], half, colour=FAINT)
     gains = [local.scores["masked minus other image"]]
     gains += [layout.scores["offset minus other image"].at(PLACES.index(p)) for p in _CROP_PLACES]
     where = ["masked part of\nsame image", *(f"other crop,\n{place}" for place in _CROP_PLACES)]
     labels = [f"{name}\n{_points(gain)}" for name, gain in zip(where, gains, strict=True)]
     axes.set_xticks(range(len(labels)), labels)
     axes.set_xlabel(
-        "third line: gain in top-1 over other image, in points", fontsize=8, color=_FAINT
+        "third line: gain in top-1 over other image, in points", fontsize=8, color=FAINT
     )
     axes.set_ylabel("accuracy, top-1 (top-5 pale)", fontsize=9, color=INK)
     _finish(axes, "c", "Find the right patch")
     _as_share(axes)
+    return axes
 
 
 def _points(gain: Estimates) -> str:
@@ -188,12 +210,7 @@ def _as_share(axes: Axes) -> None:
 
 
 def _finish(axes: Axes, letter: str, title: str) -> None:
-    axes.set_title(f"{letter}   {title}", fontsize=10, loc="left", color=INK, fontweight="bold")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_AXIS)
-    axes.tick_params(labelsize=8, colors=INK, color=_AXIS)
-    axes.grid(axis="y", color="#e2e8f0", linewidth=0.7)
-    axes.set_axisbelow(True)
+    finish_axes(axes, f"{letter}   {title}")
     entries = list(zip(*axes.get_legend_handles_labels(), strict=True))
     entries.sort(key=lambda entry: isinstance(entry[0], LineCollection))  # dashes last
     axes.legend(

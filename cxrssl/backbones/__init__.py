@@ -2,6 +2,7 @@
 
 from cxrssl.backbones.base import Backbone, pooled_dim
 from cxrssl.backbones.block import PackedBlock, pick_tokens
+from cxrssl.backbones.class_attention import class_attention
 from cxrssl.backbones.codes import place_in_other_crop, sincos_codes
 from cxrssl.backbones.context import ContextBottleneck, ResidualGate
 from cxrssl.backbones.convnet import ConvNet
@@ -21,6 +22,7 @@ __all__ = [
     "ResidualGate",
     "Tokens",
     "ViT",
+    "class_attention",
     "encoder_from_timm",
     "load_backbone_weights",
     "load_encoder",

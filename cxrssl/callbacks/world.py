@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pandas as pd
@@ -12,42 +12,22 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
-from cxrssl.analysis import (
-    DomainSensitivity,
-    LayoutAwareness,
-    LocalStructure,
-    PredictsWorld,
-    VersionsAlikeError,
-    domain_sensitivity,
-    layout_awareness,
-    local_structure,
-    plot_world,
+from cxrssl.analysis import PredictsWorld, plot_world
+from cxrssl.analysis.world import (
+    WorldMeasures,
+    measure_world,
     world_headlines,
     world_scalars,
     world_table,
 )
+from cxrssl.analysis.world_model import as_world
 from cxrssl.callbacks.messages import tell
 from cxrssl.callbacks.undisturbed import undisturbed
 from cxrssl.errors import InputError
 
 __all__ = ["WorldReport"]
 
-_OF_MODEL = ("encode_context", "parameters", "predict", "targets")
-_OF_VIEWS = (
-    "crop_pair",
-    "distort",
-    "eval_view",
-    "image_size",
-    "jitter",
-    "masking",
-    "mean",
-    "patch_size",
-    "std",
-    "to_tensor",
-)
 _LONG = 60.0
-
-Measured: TypeAlias = tuple[DomainSensitivity | None, LayoutAwareness, LocalStructure]
 
 
 class ImageData(Protocol):
@@ -119,7 +99,7 @@ class WorldReport(Callback):
         """Measure, write and log."""
         if self.images == 0 or getattr(trainer, "fast_dev_run", False):
             return
-        model, data = _as_world(pl_module), _as_image_data(trainer)
+        model, data = as_world(pl_module), _as_image_data(trainer)
         if model is None or data is None:
             return
         folder = Path(trainer.log_dir or trainer.default_root_dir)  # takes all processes
@@ -138,7 +118,7 @@ class WorldReport(Callback):
 
     def _measure(
         self, trainer: Trainer, module: LightningModule, model: PredictsWorld, data: ImageData
-    ) -> Measured:
+    ) -> WorldMeasures:
         images = _read(data, self.images)
         tell(
             f"Measuring what the world model knows on {len(images)} test images, with "
@@ -146,43 +126,33 @@ class WorldReport(Callback):
         )
         with undisturbed(module), trainer.precision_plugin.forward_context():
             module.eval()
-            return (
-                self._domain(model, images),
-                layout_awareness(
-                    model, images, pairs=self.pairs, seed=self.seed, batch_size=self.batch_size
-                ),
-                local_structure(model, images, seed=self.seed),
-            )
-
-    def _domain(
-        self, model: PredictsWorld, images: Sequence[NDArray[np.uint8]]
-    ) -> DomainSensitivity | None:
-        """Return domain sensitivity, None where the views make no versions to tell apart."""
-        try:
-            return domain_sensitivity(
+            return measure_world(
                 model,
                 images,
                 candidates=self.candidates,
+                pairs=self.pairs,
                 seed=self.seed,
                 batch_size=self.batch_size,
                 after_image=_estimate_once(len(images)),
+                without_domain=_warn_without_domain,
             )
-        except VersionsAlikeError as error:
-            rank_zero_warn(f"The world report is without domain sensitivity: {error}")
-            return None
 
 
-def _write(measured: Measured, folder: Path) -> dict[str, float]:
+def _write(measured: WorldMeasures, folder: Path) -> dict[str, float]:
     """Write and show the table; return what is to be logged."""
     table = world_table(*measured)
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / "world.csv", index=False)
     shown = world_headlines(table).to_string(index=False, float_format="{:.3f}".format)
     tell(
-        f"World model on {measured[2].images} test images, with 95 % intervals:\n{shown}\n"
+        f"World model on {measured.local.images} test images, with 95 % intervals:\n{shown}\n"
         f"All of it: {folder / 'world.csv'}, {folder / 'world.png'}"
     )
     return {f"test/world/{name}": value for name, value in world_scalars(table).items()}
+
+
+def _warn_without_domain(reason: str) -> None:
+    rank_zero_warn(f"The world report is without domain sensitivity: {reason}")
 
 
 def _estimate_once(images: int) -> Callable[[int], None]:
@@ -199,15 +169,6 @@ def _estimate_once(images: int) -> Callable[[int], None]:
             )
 
     return after_image
-
-
-def _as_world(module: LightningModule) -> PredictsWorld | None:
-    """Return the module as a world model, None if it is none."""
-    views = getattr(module, "views", None)
-    complete = all(hasattr(module, name) for name in _OF_MODEL) and all(
-        hasattr(views, name) for name in _OF_VIEWS
-    )
-    return cast(PredictsWorld, module) if complete else None
 
 
 def _as_image_data(trainer: Trainer) -> ImageData | None:

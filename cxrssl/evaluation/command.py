@@ -8,7 +8,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 # Bare class names on the command line resolve among the classes that have been imported.
-from cxrssl.arguments import add_index, appending, command_parser, place_index
+from cxrssl.arguments import add_index, appending, command_parser, named_file, place_index
 from cxrssl.backbones import Backbone
 from cxrssl.data import CXRDataModule
 from cxrssl.errors import InputError
@@ -82,7 +82,7 @@ def _encoders(made: Namespace) -> dict[str, Backbone]:
     Raises:
         InputError: If there is none, two have the same name, or one cannot be read.
     """
-    files = [_named(text) for text in made.encoder]
+    files = [named_file(text) for text in made.encoder]
     stems = [Path(file).stem for _, file in files]
     # The files that runs write have one name; their paths tell them apart.
     given = [
@@ -102,9 +102,3 @@ def _encoders(made: Namespace) -> dict[str, Backbone]:
         for backbone in encoders.values():
             backbone.normalisation = (made.mean, made.std)
     return encoders
-
-
-def _named(text: str) -> tuple[str | None, str]:
-    """Return name and file of ``[NAME=]FILE``; a file that is there may have the sign itself."""
-    name, equals, file = text.partition("=")
-    return (name, file) if equals and not Path(text).exists() else (None, text)

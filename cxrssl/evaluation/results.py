@@ -13,7 +13,7 @@ from cxrssl.analysis.calibration import ReliabilityCurve, reliability_curve
 from cxrssl.analysis.evaluation_figures import plot_few_label, plot_reliability, plot_scores
 from cxrssl.analysis.metrics import known_labels
 
-__all__ = ["Results"]
+__all__ = ["Results", "series"]
 
 _TABLES = ("scores", "comparison", "subgroups", "few_label", "metadata", "predictions")
 _FIGURES = ("scores", "few_label", "reliability")
@@ -65,16 +65,15 @@ class Results:
         for name, figure in self._figures():
             figure.savefig(folder / f"{name}.png")
 
-    def _figures(self) -> Iterator[tuple[str, Figure]]:
-        yield "scores", plot_scores(self.scores.assign(series=series(self.scores)))
-        if len(self.few_label):
-            curve = self.few_label.assign(series=series(self.few_label))
-            yield "few_label", plot_few_label(curve)
-        yield "reliability", plot_reliability(self._reliability())
+    def reliability(self, method: str | None = None) -> dict[str, dict[str, ReliabilityCurve]]:
+        """Return the curve of each finding and series on the test images.
 
-    def _reliability(self) -> dict[str, dict[str, ReliabilityCurve]]:
-        """Return the curve of each finding and series on the test images."""
+        Args:
+            method: One method alone; all if None.
+        """
         test = self.predictions[self.predictions["split"] == "test"]
+        if method is not None:
+            test = test[test["method"] == method]
         names = series(test)
         curves: dict[str, dict[str, ReliabilityCurve]] = {}
         for finding in self.description["findings"]:
@@ -85,6 +84,13 @@ class Results:
                 curve = reliability_curve(probabilities, labels[known], bins=10)
                 curves.setdefault(finding, {})[str(name)] = curve
         return curves
+
+    def _figures(self) -> Iterator[tuple[str, Figure]]:
+        yield "scores", plot_scores(self.scores.assign(series=series(self.scores)))
+        if len(self.few_label):
+            curve = self.few_label.assign(series=series(self.few_label))
+            yield "few_label", plot_few_label(curve)
+        yield "reliability", plot_reliability(self.reliability())
 
 
 def series(table: pd.DataFrame) -> "pd.Series[str]":

@@ -4,23 +4,19 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 import cxrssl
 from cxrssl.analysis.resampling import patient_numbers
 from cxrssl.backbones import Backbone
 from cxrssl.data import SPLITS, CXRDataModule
-from cxrssl.errors import InputError
-from cxrssl.evaluation.cohort import Cohort, choose_images
-from cxrssl.evaluation.embeddings import Embedded, embed_images, evaluation_view
+from cxrssl.evaluation.cohort import Cohort
+from cxrssl.evaluation.encoded import EncodedCohort, encode_cohort
 from cxrssl.evaluation.leaks import state_level
 from cxrssl.evaluation.options import EvaluationOptions
 from cxrssl.evaluation.results import Results
 from cxrssl.evaluation.tables import Tables
 from cxrssl.tasks.encoder import fingerprint
-from cxrssl.views.eval_view import EvalView
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "tabulate"]
 
 
 def evaluate(
@@ -46,27 +42,15 @@ def evaluate(
         InputError: If the index lacks a wanted label, a split is empty, no finding can be scored,
             or an encoder and the images do not fit.
     """
-    options = EvaluationOptions() if options is None else options
-    if not encoders:
-        raise InputError("there is no encoder to evaluate: give at least one")
-    data.setup("test")
-    findings = options.findings or data.labels
-    if not findings:
-        raise InputError("the index has no labels to evaluate on: name them with data.labels")
-    views = [
-        (name, evaluation_view(backbone, findings, size))
-        for name, backbone in encoders.items()
-        for size in options.sizes or [backbone.image_size]
-    ]
-    data.views = views[0][1]
-    chosen = choose_images(data, options)
-    embedded = [_embed(encoders[name], data, chosen, view, options) for name, view in views]
-    readable = np.logical_and.reduce([images.readable for images in embedded])
-    cohort = chosen.keep(readable)
+    return tabulate(encode_cohort(encoders, data, options))
+
+
+def tabulate(encoded: EncodedCohort) -> Results:
+    """Return what the features of encoders are worth; see :func:`evaluate`."""
+    options, cohort, data = encoded.options, encoded.cohort, encoded.data
     tables = Tables(cohort, options)
     entries = [
-        tables.entry(name, view.image_size, images.features[readable])
-        for (name, view), images in zip(views, embedded, strict=True)
+        tables.entry(each.encoder, each.view.image_size, each.features) for each in encoded.features
     ]
     metadata = tables.metadata(entries)
     return Results(
@@ -79,12 +63,12 @@ def evaluate(
         description={
             "version": cxrssl.__version__,
             "options": asdict(options),
-            "encoders": {name: _describe(backbone) for name, backbone in encoders.items()},
+            "encoders": {name: _describe(each) for name, each in encoded.encoders.items()},
             "data": _counts(cohort)
             | {
                 "class": type(data).__name__,
                 "validation_from_training": data.rows("val").empty,
-                "unreadable": int(np.sum(~readable)),
+                "unreadable": encoded.unreadable,
             },
             "leaks": state_level(
                 data,
@@ -93,29 +77,9 @@ def evaluate(
                 options.fingerprints,
             ),
             "findings": cohort.findings,
-            "not_scored": chosen.not_scored | cohort.not_scored,
+            "not_scored": encoded.not_scored,
             "metadata_left_out": metadata.attrs.get("left_out", {}),
         },
-    )
-
-
-def _embed(
-    backbone: Backbone,
-    data: CXRDataModule,
-    cohort: Cohort,
-    view: EvalView,
-    options: EvaluationOptions,
-) -> Embedded:
-    """Return the features of a cohort as one encoder sees it at one size."""
-    data.views = view
-    return embed_images(
-        backbone,
-        data,
-        cohort.rows,
-        view,
-        pooling=options.pooling,
-        cache=options.cache,
-        cache_dtype=options.cache_dtype,
     )
 
 

@@ -320,10 +320,35 @@ class Classification(Task):
     def results(self, images: TestImages) -> Results:
         """Return scores with intervals, predictions, and maps of a GLoRI head."""
         results = classification_results(self.predictions, self.findings, images.shown_rows("test"))
-        head = self.chosen_head
-        if isinstance(head, GLoRI):
-            results.figures["attention"] = self._attention(head, images)
+        if isinstance(self.chosen_head, GLoRI):
+            results.figures["attention"] = self._figure(images)
         return results
+
+    @torch.no_grad()
+    def attention(self, images: Tensor) -> NDArray[np.float32]:
+        """Return where a chosen GLoRI head looks for each finding, (B, heads, F, h, w).
+
+        Args:
+            images: Deterministic views (B, C, H, W).
+
+        Raises:
+            InputError: If the chosen head is another one.
+        """
+        head = self.chosen_head
+        if not isinstance(head, GLoRI):
+            raise InputError(
+                f"the chosen head is a {type(head).__name__}, which has no attention maps of its "
+                "findings: GLoRI has"
+            )
+        training = self.training
+        self.eval()
+        try:
+            levels = self.backbone.levels(images.to(next(self.parameters())), self.level_numbers)
+            maps = head.attention(self.heads.read(self.heads.best, levels))
+        finally:
+            self.train(training)
+        shown: NDArray[np.float32] = maps.unflatten(-1, levels[-1].grid).float().cpu().numpy()
+        return shown
 
     # Parts of the above.
 
@@ -337,18 +362,12 @@ class Classification(Task):
             terms.append(asymmetric_loss(logits, labels, reduction=self.reduction))
         return torch.stack(terms).sum()
 
-    @torch.no_grad()
-    def _attention(self, head: GLoRI, images: TestImages) -> Figure:
+    def _figure(self, images: TestImages) -> Figure:
         """Return where the chosen head looks in some test images."""
         places, views = examples(self.predictions, images)
-        training = self.training
-        self.eval()
-        levels = self.backbone.levels(views.to(next(self.parameters())), self.level_numbers)
-        maps = head.attention(self.heads.read(self.heads.best, levels))
-        self.train(training)
         return attention_figure(
             self.views.grey(views).numpy(),
-            maps.unflatten(-1, levels[-1].grid).float().cpu().numpy(),
+            self.attention(views),
             self.findings,
             labels=self.predictions["labels"][places],
             probabilities=self.predictions["probabilities"][places],

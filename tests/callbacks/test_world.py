@@ -211,7 +211,7 @@ def test_an_error_ends_no_test(tmp_path, monkeypatch, error):
     def fail(*args, **options):
         raise error
 
-    monkeypatch.setattr("cxrssl.callbacks.world.layout_awareness", fail)
+    monkeypatch.setattr("cxrssl.analysis.world.layout_awareness", fail)
     sent = spy_on_broadcast(monkeypatch)
     with pytest.warns(UserWarning, match=f"not complete: {re.escape(repr(error))}"):
         values = run(tmp_path, WorldReport(2, 4, 1))

@@ -108,7 +108,7 @@ def test_weights_are_no_checkpoint(tmp_path, content):
         ({"cxrssl": '{"backbone": {"class": "Swin", "arguments": {}}}'}, "holds a Swin"),
         (
             {"cxrssl": '{"version": "9", "backbone": {"class": "ViT", "arguments": {"moe": 1}}}'},
-            "cannot build .*moe.*version 9",
+            "cannot build: .*moe.*version 9",
         ),
         ({}, "holds no ViT that is known here"),
     ],
