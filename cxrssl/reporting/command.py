@@ -73,8 +73,9 @@ def _parser() -> ArgumentParser:
         metavar="[NAME=]ENCODER",
         type=list[str],
         default=[],
-        help="File or folder of any known format, timm:NAME or hf:NAME; a second one is compared with the first. In the "
-        "folder of its run, its settings, curves and predictor are shown too.",
+        help="File or folder of any known format, timm:NAME or hf:ORGANISATION/NAME; a second one "
+        "is compared with the first. Of one in the folder of its run, settings, curves and "
+        "predictor are shown too.",
     )
     for flag, what in (
         ("--head", "classification with a GLoRI head"),
