@@ -157,10 +157,11 @@ def _errors(topic: Topic, compared: _Compared) -> Block:
     ]
     left = f" {compared.outside} points lie outside the views." if compared.outside else ""
     return Table(
-        ["Landmark", "Error of the match", "Same place", "Random patch", "Pairs"],
+        ["Landmark", "Match", "Same place", "Random", "Pairs"],
         rows,
         "Mean distance to the landmark in other patients, in shares of the image's side, with 95 % "
-        f"intervals over patients (from five on).{left}",
+        "intervals over patients (from five on): of the best match, of the same place in the other "
+        f"image, and of a random patch.{left}",
     )
 
 
