@@ -4,12 +4,8 @@
 """
 
 import argparse
-import importlib.util
-import json
 import os
-import select
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,91 +16,13 @@ import numpy as np
 import torch
 import yaml
 
-from tests.test_resume import ROOT, config, losses
+from tests.nursery import PATIENCE, Nursery
+from tests.runs import config, losses
 
-PATIENCE = 120
-"""Seconds after which a process that should have ended counts as hanging."""
 SLURM = {"SLURM_JOB_ID": "12345", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train"}
 SLURM |= {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NODELIST": "node"}
 KILLS = ("checkpoint", "rename", "renamed", "encoder", "link", "table")
 """Places inside of the process at which it is killed, see :mod:`tests.faults`."""
-
-
-class Nursery:
-    """Starts commands in fresh processes that have imported everything already."""
-
-    def __init__(self):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fault_harness", "--serve"],
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.stdin.close()
-        self.process.wait()
-        self.process.stdout.close()
-
-    def start(self, **request):
-        """Start a command and return the number of its process, which leads a session."""
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
-
-    def running(self, seconds=0.0):
-        """Wait for some time, and return whether the command is still running."""
-        return not select.select([self.process.stdout], [], [], seconds)[0]
-
-    def code(self):
-        """Wait for the end of the command and return its exit code."""
-        assert not self.running(PATIENCE), "the command hangs"
-        return int(self.process.stdout.readline())
-
-
-def serve():
-    """Fork a process for each request on the standard input, and say how it ended."""
-    import tensorboard  # noqa: F401
-
-    import cxrssl.cli  # noqa: F401
-
-    for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            give_birth(**json.loads(line))
-        print(pid, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-
-
-def give_birth(arguments, fault, environment, log):
-    """Become the command."""
-    from cxrssl.__main__ import main
-    from tests.faults import install
-
-    os.setsid()
-    # Lightning starts further ranks with the words and the module of the first.
-    sys.argv[1:] = arguments
-    sys.modules["__main__"].__spec__ = importlib.util.find_spec("cxrssl.__main__")
-    os.environ.update(environment)
-    with open(log, "w") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    code = 1
-    try:
-        if fault is not None:
-            install(*fault)
-        code = main(arguments)
-    except SystemExit as stop:
-        code = stop.code
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 class Run:
@@ -302,15 +220,11 @@ def campaign(nursery, folder, kills, rng, kinds, steps):
 def main():
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--serve", action="store_true")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="of the runs; a temporary one by default")
     arguments = parser.parse_args()
-    if arguments.serve:
-        serve()
-        return
     kinds = ["SIGKILL", *KILLS, "full", "worker", "SIGTERM", "SIGINT", "SIGUSR1"]
     rng = np.random.default_rng(arguments.seed)
     folder = arguments.folder or Path(tempfile.mkdtemp())

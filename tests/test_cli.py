@@ -13,7 +13,7 @@ import torch
 from cxrssl import __version__
 from cxrssl.__main__ import main
 from cxrssl.data.phantom import Phantom, write_png
-from tests.test_resume import config
+from tests.runs import config
 
 QUICK = ["--trainer.max_steps=2", "--trainer.limit_val_batches=1"]
 

@@ -10,7 +10,8 @@ import yaml
 
 from cxrssl.data.phantom import Phantom, write_png
 from cxrssl.data.sampler import PlannedBatchSampler
-from tests.fault_harness import EXPECTED, KILLS, Nursery, Run, campaign, hurt, members
+from tests.fault_harness import EXPECTED, KILLS, Run, campaign, hurt, members
+from tests.nursery import Nursery
 
 SENTENCES = {
     "full": r"cannot write the checkpoint .*recent\.ckpt: No space left on device \(errno 28\)",
