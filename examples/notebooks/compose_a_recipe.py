@@ -90,7 +90,7 @@ cxrssl(*given)
 cxrssl(*given, "--model.shares.vicreg", "0.0", "--trainer.default_root_dir", "runs_without")
 for runs in ("runs", "runs_without"):
     curves = pd.read_csv(work / runs / "version_0" / "metrics.csv")
-    found = curves.filter(like="probe").dropna(how="all").tail(1)
+    found = curves.filter(like="auroc/macro").dropna(how="all").tail(1)
     print(runs, found.round(3).to_dict("records"))
 
 # %% [markdown]

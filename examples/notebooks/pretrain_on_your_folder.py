@@ -103,7 +103,9 @@ trainer = Trainer(
     log_every_n_steps=10,
 )
 trainer.fit(objective, datamodule=data)
-print({name: round(float(value), 3) for name, value in trainer.callback_metrics.items()})
+for name, value in trainer.callback_metrics.items():
+    if name.startswith("loss") or "macro" in name:
+        print(f"{name}: {float(value):.3f}")
 
 # %% [markdown]
 # ## What it learnt
