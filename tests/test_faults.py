@@ -81,8 +81,9 @@ def test_runs_survive_kills_at_random_moments(nursery, tmp_path, seed):
 
 @pytest.mark.slow
 def test_signals_between_micro_batches_take_effect_after_the_step(nursery, tmp_path):
-    whole = left_alone(Run(nursery, tmp_path / "whole", accumulate=2))
-    run = Run(nursery, tmp_path / "run", workers=2, accumulate=2)
+    flags = ["--trainer.max_steps=40"]  # so that it does not end before the last signal
+    whole = left_alone(Run(nursery, tmp_path / "whole", accumulate=2, flags=flags))
+    run = Run(nursery, tmp_path / "run", workers=2, accumulate=2, flags=flags)
     assert_survives(run, whole, ["SIGTERM", "SIGUSR1", "SIGTERM", "SIGINT"])
 
 
