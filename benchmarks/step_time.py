@@ -11,7 +11,7 @@ can be trusted where the times cannot. Heads have the published shape scaled to 
 The ratio of products counts multiplications in matrix products and convolutions, without the
 optimiser: the same on every machine, it is what the method itself asks for. On Linux the process
 keeps memory that was freed, as PyTorch does on a GPU: handing it back to the system and taking it
-again costs the larger of the two, the step, up to 8 percent.
+again costs the larger of the two, the step, up to some 6 percent.
 
 The peak of memory is what training adds to the process (on a GPU: what is allocated). The wait for
 data is its share of the time in a run of ``cxrssl``'s own data module on image files of 512 px with
