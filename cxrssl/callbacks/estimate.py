@@ -96,9 +96,11 @@ def advice(trainer: Any, module: Any, footprint: Footprint, room: float) -> list
     changes = []
     if trainer.precision == "32-true":
         changes.append("trainer.precision bf16-mixed (16-mixed before Ampere)")
-    backbone = module.backbone
-    if getattr(backbone, "activation_checkpointing", None) is False:
-        changes.append("model.backbone.activation_checkpointing true (recomputes blocks)")
+    changes += [
+        f"model.{part}.activation_checkpointing true (recomputes blocks)"
+        for part in ("backbone", "predictor")
+        if getattr(getattr(module, part, None), "activation_checkpointing", None) is False
+    ]
     parts = math.ceil(footprint.peak / room) if room > 0 else math.inf
     divisors = (n for n in range(2, footprint.images + 1) if footprint.images % n == 0)
     parts = next((n for n in divisors if n >= parts), 0)

@@ -1,10 +1,12 @@
 """The predictor of joint-embedding prediction: from tokens that are seen to tokens that are not."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from cxrssl.backbones import PackedBlock
 from cxrssl.errors import InputError
@@ -31,6 +33,7 @@ class Predictor(nn.Module):
         conditioning: How the action enters: ``concat`` lets an MLP turn mask token and action into
             the new mask token (published), ``residual`` adds that MLP's output to the mask token,
             ``token`` puts one more token with Fourier features of the action into the sequence.
+        activation_checkpointing: Whether blocks are recomputed in the backward pass to save memory.
 
     Raises:
         InputError: If a number is out of range, the width is not a multiple of 4 and of the heads,
@@ -46,6 +49,7 @@ class Predictor(nn.Module):
         depth: int = 6,
         heads: int = 12,
         conditioning: Literal["concat", "residual", "token"] = "concat",
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if depth < 1 or heads < 1 or actions < 0:
@@ -65,6 +69,7 @@ class Predictor(nn.Module):
         self.width = width
         self.actions = actions
         self.conditioning = conditioning
+        self.activation_checkpointing = activation_checkpointing
         self.embed = nn.Linear(dim, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.blocks = nn.ModuleList(
@@ -103,11 +108,17 @@ class Predictor(nn.Module):
         x = torch.cat([*(part.to(target.dtype) for part in tokens), target], dim=1)
         *blocks, last = cast(list[PackedBlock], list(self.blocks))
         for block in blocks:
-            x = block(x)
+            x = self._call(block, x)
         places = torch.arange(x.shape[1] - target.shape[1], x.shape[1], device=x.device)
-        wanted = last.select(x, places.expand(len(x), -1))
+        wanted = self._call(last.select, x, places.expand(len(x), -1))
         predicted: Tensor = self.proj(self.norm(wanted))
         return predicted
+
+    def _call(self, layer: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        if not (self.activation_checkpointing and torch.is_grad_enabled()):
+            return layer(*tensors)
+        output: Tensor = checkpoint(layer, *tensors, use_reentrant=False)
+        return output
 
 
 def _init(module: nn.Module) -> None:

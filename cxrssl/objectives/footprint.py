@@ -75,13 +75,15 @@ def measure_footprint(
     batch = sample_batch(objective.views, images)
     leaves = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
     meter, flops = _pass(objective, batch, accumulates, context)
-    backbone = objective.backbone
-    if getattr(backbone, "activation_checkpointing", False):
-        vars(backbone)["activation_checkpointing"] = False
+    recomputing = [
+        part for part in objective.modules() if vars(part).get("activation_checkpointing")
+    ]
+    if recomputing:
         try:
+            _recompute(recomputing, False)
             _, flops = _pass(objective, batch, accumulates, context)
         finally:
-            vars(backbone)["activation_checkpointing"] = True
+            _recompute(recomputing, True)
     return Footprint(
         images,
         _patches(leaves, objective),
@@ -91,6 +93,11 @@ def measure_footprint(
         meter.logits,
         flops,
     )
+
+
+def _recompute(parts: list[nn.Module], on: bool) -> None:
+    for part in parts:
+        vars(part)["activation_checkpointing"] = on
 
 
 def sample_batch(views: Views, images: int) -> dict[str, Any]:

@@ -161,6 +161,22 @@ def test_advice():
     assert advised(1000, precision="bf16-mixed") == [third, last]  # not even one image
 
 
+def test_advice_to_recompute_names_every_part_that_does_not():
+    trainer = SimpleNamespace(precision="bf16-mixed", accumulate_grad_batches=1)
+    parts = {
+        name: SimpleNamespace(activation_checkpointing=False) for name in ("backbone", "predictor")
+    }
+    module = SimpleNamespace(**parts, views=SimpleNamespace())
+    said = [line for line in advice(trainer, module, FOOTPRINT, -1) if "recomputes" in line]
+    assert [line.split()[0] for line in said] == [
+        "model.backbone.activation_checkpointing",
+        "model.predictor.activation_checkpointing",
+    ]
+    parts["backbone"].activation_checkpointing = True
+    said = [line for line in advice(trainer, module, FOOTPRINT, -1) if "recomputes" in line]
+    assert [line.split()[0] for line in said] == ["model.predictor.activation_checkpointing"]
+
+
 def test_an_objective_that_cannot_be_estimated_still_trains(said):
     class Peeking(DINOv2):
         def loss_terms(self, batch, progress):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 from torch.testing import assert_close
 
 from cxrssl.errors import InputError
@@ -27,6 +28,24 @@ def test_predicts_a_token_for_each_code_and_hears_the_action(conditioning):
     predicted = predictor(context, codes, action)
     assert predicted.shape == (3, 6, 16)
     assert not torch.allclose(predicted, predictor(context, codes, action + 0.5), atol=1e-6)
+
+
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+def test_recomputed_blocks_keep_less_and_change_no_gradient(conditioning):
+    predictor = small(conditioning=conditioning)
+    context, codes, action = inputs()
+    used = [p for name, p in predictor.named_parameters() if not name.startswith("embed")]
+    grads, kept = [], []
+    for flag in (False, True):
+        predictor.activation_checkpointing = flag
+        saved = []
+        with saved_tensors_hooks(lambda x, saved=saved: saved.append(x.numel()) or x, lambda x: x):
+            loss = predictor(context, codes, action).square().sum()
+        grads.append(torch.autograd.grad(loss, used))
+        kept.append(sum(saved))
+    for a, b in zip(*grads, strict=True):
+        assert_close(a, b)
+    assert kept[1] < kept[0] / 2
 
 
 def test_conditionings_are_what_they_say():

@@ -162,6 +162,16 @@ def test_checkpointed_blocks_lower_the_peak_and_not_the_operations():
     assert backbone.activation_checkpointing
 
 
+def test_checkpointed_blocks_of_a_predictor_lower_the_peak_and_not_the_operations():
+    objective = made("WorldModel")
+    plain = measure_footprint(objective, 32)
+    objective.predictor.activation_checkpointing = True
+    footprint = measure_footprint(objective, 32)
+    assert footprint.saved < plain.saved
+    assert footprint.flops == plain.flops
+    assert objective.predictor.activation_checkpointing
+
+
 def test_mixed_precision_takes_less():
     objective = made("VICReg")
     plain = measure_footprint(objective, 32)

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 from cxrssl.backbones import ViT
 from cxrssl.callbacks import EncoderFile
 from cxrssl.errors import InputError
+from cxrssl.heads import Predictor
 from cxrssl.objectives import FullySharded
 from cxrssl.objectives.run_checks import check_trainer
 from tests.distributed import run_two
@@ -47,10 +48,10 @@ CASES = {
 
 
 def recomputed(name):
-    """Return an objective whose encoders recompute their blocks in the backward pass."""
+    """Return an objective that recomputes its blocks in the backward pass."""
     objective = CASES[name]()
     for part in objective.modules():
-        if isinstance(part, ViT):
+        if isinstance(part, ViT | Predictor):
             part.activation_checkpointing = True
     return objective
 
