@@ -75,15 +75,8 @@ def measure_footprint(
     batch = sample_batch(objective.views, images)
     leaves = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
     meter, flops = _pass(objective, batch, accumulates, context)
-    recomputing = [
-        part for part in objective.modules() if vars(part).get("activation_checkpointing")
-    ]
-    if recomputing:
-        try:
-            _recompute(recomputing, False)
-            _, flops = _pass(objective, batch, accumulates, context)
-        finally:
-            _recompute(recomputing, True)
+    if any(map(_recomputes, objective.modules())):
+        _, flops = _pass(objective, batch, accumulates, context, recompute=False)
     return Footprint(
         images,
         _patches(leaves, objective),
@@ -93,11 +86,6 @@ def measure_footprint(
         meter.logits,
         flops,
     )
-
-
-def _recompute(parts: list[nn.Module], on: bool) -> None:
-    for part in parts:
-        vars(part)["activation_checkpointing"] = on
 
 
 def sample_batch(views: Views, images: int) -> dict[str, Any]:
@@ -112,10 +100,21 @@ def _pass(
     batch: dict[str, Any],
     accumulates: bool,
     context: Callable[[], AbstractContextManager[Any]],
+    recompute: bool = True,
 ) -> tuple[MemoryMeter, int]:
-    """Return what a forward and a backward pass took, and their operations."""
+    """Return what a forward and a backward pass took, and their operations.
+
+    Args:
+        objective: What is trained.
+        batch: A micro-batch.
+        accumulates: See :func:`measure_footprint`.
+        context: See :func:`measure_footprint`.
+        recompute: Whether blocks are recomputed that the objective recomputes.
+    """
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     twin = _twin(objective, fake)
+    for part in [] if recompute else filter(_recomputes, twin.modules()):
+        vars(part)["activation_checkpointing"] = False
     trained = [p for p in twin.parameters() if p.requires_grad]
     masked = _masked(batch)
     counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION)
@@ -169,6 +168,10 @@ def _twin(objective: Objective, mode: FakeTensorMode) -> Objective:
     twin.monitoring = False
     compile_blocks(twin, False)
     return twin
+
+
+def _recomputes(part: nn.Module) -> bool:
+    return bool(vars(part).get("activation_checkpointing"))
 
 
 def _fake(mode: FakeTensorMode, leaf: Any, device: torch.device) -> Any:

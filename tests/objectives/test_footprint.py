@@ -167,7 +167,7 @@ def test_checkpointed_blocks_of_a_predictor_lower_the_peak_and_not_the_operation
     plain = measure_footprint(objective, 32)
     objective.predictor.activation_checkpointing = True
     footprint = measure_footprint(objective, 32)
-    assert footprint.saved < plain.saved
+    assert footprint.peak < 0.9 * plain.peak
     assert footprint.flops == plain.flops
     assert objective.predictor.activation_checkpointing
 
